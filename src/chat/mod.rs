@@ -1,0 +1,67 @@
+//! Messages <-> text. Chat formats render a conversation to segments (template text and content apart) and the
+//! tool-call parser reads what a model wrote. Pure text: no IO, no tokens, no model.
+
+pub mod format;
+pub mod parser;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use format::{ChatFormat, Segment};
+pub use parser::{ParseEvent, Parsed, ToolCallParser};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    System,
+    User,
+    Assistant,
+    Tool,
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    pub role: Role,
+    #[serde(default)]
+    pub content: String,
+    /// What a thinking model thought before its answer; shown folded, not sent back in later turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+}
+
+impl Message {
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), reasoning: None, tool_calls: Vec::new() }
+    }
+}
+
+/// What the model is told of a tool: exactly the JSON of `tools/NAME.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolSpec {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// JSON schema of the arguments, keys in file order.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub parameters: Value,
+    /// Any other key of the function object, kept in order (the XML format renders them too).
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A call the model made, arguments already converted by the tool's schema.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolCall {
+    pub name: String,
+    pub arguments: Map<String, Value>,
+}
+
+/// What came back for a call, in the order of the calls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolResult {
+    pub name: String,
+    pub content: String,
+}

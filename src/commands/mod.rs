@@ -1,0 +1,36 @@
+//! One file per subcommand, and how a command ends: an exit code with a message and a hint.
+
+/// Exit codes, as documented in the README.
+pub mod exit {
+    pub const DONE: u8 = 0;
+    pub const TASK_FAILED: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const DENIED: u8 = 3;
+    pub const NO_SANDBOX: u8 = 4;
+    pub const LIMIT: u8 = 5;
+    pub const NO_MODEL: u8 = 6;
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Why a command ended otherwise than well. `main` prints it on stderr and exits with `code`.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub code: u8,
+    pub message: String,
+    /// What to do next; printed on its own line.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// What a command returns: the exit code of a run that ended as it should, or a failure.
+pub type CommandResult = Result<u8, Failure>;

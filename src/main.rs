@@ -1,0 +1,2 @@
+//! Arguments -> front end -> exit code, nothing else.
+fn main() {}

@@ -1,0 +1,105 @@
+//! `trait Model`: messages in, one assistant message out, streamed. The agent knows a model only through this.
+//! `local` joins engine and chat; `scripted` plays turns from a file, for deterministic tests of the loop.
+
+pub mod scripted;
+
+use crate::chat::{ChatFormat, Message, ToolCall, ToolSpec};
+use std::sync::atomic::AtomicBool;
+
+/// What a model can do and how much it can hold.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    pub name: String,
+    /// Tokens of context this model was loaded with.
+    pub context: usize,
+    pub format: ChatFormat,
+    /// Number of weights, in billions; decides how much help the loop gives (`0.0`: unknown).
+    pub billions: f64,
+}
+
+/// Sampling settings of one request. `None` takes the model's own (catalogue) value.
+#[derive(Debug, Clone, Default)]
+pub struct Sampling {
+    pub seed: u64,
+    pub temperature: Option<f32>,
+    pub max_tokens: usize,
+}
+
+/// One model call. `messages` is the whole history; a model that holds state prefills only what is new.
+pub struct Request<'a> {
+    pub messages: &'a [Message],
+    pub tools: &'a [ToolSpec],
+    pub sampling: Sampling,
+    pub cancel: &'a AtomicBool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModelEvent {
+    /// `phase` is "load" or "prefill"; in tokens or bytes.
+    Progress {
+        phase: &'static str,
+        done: u64,
+        total: u64,
+    },
+    Text(String),
+    Thinking(String),
+    ToolCallStarted(String),
+    ToolCall(ToolCall),
+    Usage(Usage),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// The model ended its turn (or asked for tools).
+    End,
+    /// `max_tokens` or the context limit.
+    Length,
+    /// The cancel flag was raised.
+    Cancelled,
+    /// The text repeats itself (the same 50 characters ten times).
+    Repetition,
+}
+
+/// Tokens of one model call. `prompt = cached + prefilled`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Usage {
+    pub prompt: usize,
+    pub cached: usize,
+    pub prefilled: usize,
+    pub completion: usize,
+    /// Tokens that were prefilled a second time; the expected count is zero.
+    pub repeated: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Generated {
+    /// The assistant's message; push this very value into the history (a local model compares it with its cache).
+    pub message: Message,
+    pub stop: StopReason,
+    pub usage: Usage,
+    /// A call was cut off; it is not in `message.tool_calls`.
+    pub truncated: bool,
+    /// What the parser could not read, in words the model can act on.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error("the request needs {needed} tokens and the context holds {limit}")]
+    ContextFull { needed: usize, limit: usize },
+    #[error("{message}")]
+    Unavailable { message: String, hint: String },
+}
+
+pub trait Model: Send {
+    fn info(&self) -> &ModelInfo;
+    /// Exact number of tokens of `text` as message content.
+    fn count_tokens(&self, text: &str) -> usize;
+    /// Tokens held by the history `messages` with `tools`, as they would be sent.
+    fn count_history(&self, messages: &[Message], tools: &[ToolSpec]) -> usize;
+    fn generate(
+        &mut self,
+        request: Request<'_>,
+        on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<Generated, ModelError>;
+}

@@ -1,0 +1,19 @@
+//! One integration binary, a file per area.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod agent;
+mod chat;
+mod config;
+mod exec;
+mod gguf;
+mod hub;
+mod inspect;
+mod kernels;
+mod layers;
+mod model;
+mod oracle;
+mod quant;
+mod real_model;
+mod shell;
+mod tokenizer;
+mod tools;
+mod workspace;
