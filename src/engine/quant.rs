@@ -44,19 +44,78 @@ pub struct Unpacked {
 }
 
 impl QuantType {
-    pub fn from_ggml(_id: u32) -> Option<Self> {
-        None
+    /// Every type, in the order of the declaration.
+    pub const ALL: [Self; 23] = [
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q8_0,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q2_K,
+        Self::Q3_K,
+        Self::Q4_K,
+        Self::Q5_K,
+        Self::Q6_K,
+        Self::IQ4_NL,
+        Self::IQ4_XS,
+        Self::IQ3_S,
+        Self::IQ3_XXS,
+        Self::IQ2_S,
+        Self::IQ2_XS,
+        Self::IQ2_XXS,
+        Self::IQ1_S,
+        Self::IQ1_M,
+        Self::MXFP4,
+    ];
+
+    /// The number ggml gives the type.
+    pub fn ggml_id(self) -> u32 {
+        self.layout().0
+    }
+    pub fn from_ggml(id: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.ggml_id() == id)
     }
     pub fn name(self) -> &'static str {
-        ""
+        self.layout().1
     }
     /// Values per block: 1 for floats, 32 or 256.
     pub fn block_len(self) -> usize {
-        1
+        self.layout().2
     }
     /// Bytes per block.
     pub fn block_bytes(self) -> usize {
-        1
+        self.layout().3
+    }
+    /// ggml's number, name, values per block, bytes per block.
+    const fn layout(self) -> (u32, &'static str, usize, usize) {
+        match self {
+            Self::F32 => (0, "F32", 1, 4),
+            Self::F16 => (1, "F16", 1, 2),
+            Self::BF16 => (30, "BF16", 1, 2),
+            Self::Q8_0 => (8, "Q8_0", 32, 34),
+            Self::Q4_0 => (2, "Q4_0", 32, 18),
+            Self::Q4_1 => (3, "Q4_1", 32, 20),
+            Self::Q5_0 => (6, "Q5_0", 32, 22),
+            Self::Q5_1 => (7, "Q5_1", 32, 24),
+            Self::Q2_K => (10, "Q2_K", 256, 84),
+            Self::Q3_K => (11, "Q3_K", 256, 110),
+            Self::Q4_K => (12, "Q4_K", 256, 144),
+            Self::Q5_K => (13, "Q5_K", 256, 176),
+            Self::Q6_K => (14, "Q6_K", 256, 210),
+            Self::IQ4_NL => (20, "IQ4_NL", 32, 18),
+            Self::IQ4_XS => (23, "IQ4_XS", 256, 136),
+            Self::IQ3_S => (21, "IQ3_S", 256, 110),
+            Self::IQ3_XXS => (18, "IQ3_XXS", 256, 98),
+            Self::IQ2_S => (22, "IQ2_S", 256, 82),
+            Self::IQ2_XS => (17, "IQ2_XS", 256, 74),
+            Self::IQ2_XXS => (16, "IQ2_XXS", 256, 66),
+            Self::IQ1_S => (19, "IQ1_S", 256, 50),
+            Self::IQ1_M => (29, "IQ1_M", 256, 56),
+            Self::MXFP4 => (39, "MXFP4", 32, 17),
+        }
     }
     /// Unpacks one block of a quantised type (not F32/F16/BF16). `block.len() == block_bytes()`.
     pub fn unpack(self, _block: &[u8], _out: &mut Unpacked) {}
