@@ -1,6 +1,11 @@
 //! Quantised block formats of GGUF and how each unpacks to integers. One shape serves every type:
 //! a block is `value[i] = d * scale[i / 16] * q[i] - dmin * min[i / 16]`, with small integers `q`, `scale`, `min`.
 
+mod k;
+mod wide32;
+
+use half::{bf16, f16};
+
 /// The tensor types of published files of the models this engine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types)]
@@ -41,6 +46,25 @@ pub struct Unpacked {
     pub min: [i16; 16],
     pub d: f32,
     pub dmin: f32,
+}
+
+impl Default for Unpacked {
+    fn default() -> Self {
+        Self { q: [0; 256], scale: [1; 16], min: [0; 16], d: 0.0, dmin: 0.0 }
+    }
+}
+
+impl Unpacked {
+    /// The first `out.len()` values of the block as floats.
+    pub fn write(&self, out: &mut [f32]) {
+        for (group, values) in out.chunks_mut(16).enumerate().take(16) {
+            let scale = self.d * f32::from(self.scale[group]);
+            let min = self.dmin * f32::from(self.min[group]);
+            for (value, q) in values.iter_mut().zip(&self.q[group * 16..]) {
+                *value = scale * f32::from(*q) - min;
+            }
+        }
+    }
 }
 
 impl QuantType {
@@ -118,7 +142,58 @@ impl QuantType {
         }
     }
     /// Unpacks one block of a quantised type (not F32/F16/BF16). `block.len() == block_bytes()`.
-    pub fn unpack(self, _block: &[u8], _out: &mut Unpacked) {}
-    /// Dequantises a row: `out.len()` values from `row`, any type.
-    pub fn dequantize(self, _row: &[u8], _out: &mut [f32]) {}
+    pub fn unpack(self, block: &[u8], out: &mut Unpacked) {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 => debug_assert!(false, "floats have no integer form"),
+            Self::Q8_0 => sized(block, out, wide32::q8_0),
+            Self::Q4_0 => sized(block, out, wide32::q4_0),
+            Self::Q4_1 => sized(block, out, wide32::q4_1),
+            Self::Q5_0 => sized(block, out, wide32::q5_0),
+            Self::Q5_1 => sized(block, out, wide32::q5_1),
+            Self::Q2_K => sized(block, out, k::q2_k),
+            Self::Q3_K => sized(block, out, k::q3_k),
+            Self::Q4_K => sized(block, out, k::q4_k),
+            Self::Q5_K => sized(block, out, k::q5_k),
+            Self::Q6_K => sized(block, out, k::q6_k),
+            _ => debug_assert!(false, "not yet"),
+        }
+    }
+    /// Dequantises a row: `out.len()` values from `row`, any type. `out` may end inside a block.
+    pub fn dequantize(self, row: &[u8], out: &mut [f32]) {
+        debug_assert!(row.len() >= out.len().div_ceil(self.block_len()) * self.block_bytes());
+        match self {
+            Self::F32 => each(row, out, f32::from_le_bytes),
+            Self::F16 => each(row, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            Self::BF16 => each(row, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            _ => {
+                let mut unpacked = Unpacked::default();
+                let blocks = row.chunks_exact(self.block_bytes());
+                for (block, values) in blocks.zip(out.chunks_mut(self.block_len())) {
+                    self.unpack(block, &mut unpacked);
+                    unpacked.write(values);
+                }
+            }
+        }
+    }
+}
+
+/// Hands `block` to the unpacker of its type as an array, so that the compiler knows every index to be inside.
+#[inline(always)]
+fn sized<const N: usize>(block: &[u8], out: &mut Unpacked, unpack: impl Fn(&[u8; N], &mut Unpacked)) {
+    debug_assert_eq!(block.len(), N);
+    if let Some(block) = block.first_chunk() {
+        unpack(block, out);
+    }
+}
+
+fn each<const N: usize>(row: &[u8], out: &mut [f32], decode: impl Fn([u8; N]) -> f32) {
+    for (value, bytes) in out.iter_mut().zip(row.as_chunks::<N>().0) {
+        *value = decode(*bytes);
+    }
+}
+
+/// The half-precision float at byte `at` of a block.
+#[inline(always)]
+fn half_at<const N: usize>(block: &[u8; N], at: usize) -> f32 {
+    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
