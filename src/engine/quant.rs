@@ -1,7 +1,9 @@
 //! Quantised block formats of GGUF and how each unpacks to integers. One shape serves every type:
 //! a block is `value[i] = d * scale[i / 16] * q[i] - dmin * min[i / 16]`, with small integers `q`, `scale`, `min`.
 
+mod iq;
 mod k;
+mod tables;
 mod wide32;
 
 use half::{bf16, f16};
@@ -155,7 +157,16 @@ impl QuantType {
             Self::Q4_K => sized(block, out, k::q4_k),
             Self::Q5_K => sized(block, out, k::q5_k),
             Self::Q6_K => sized(block, out, k::q6_k),
-            _ => debug_assert!(false, "not yet"),
+            Self::IQ4_NL => sized(block, out, iq::iq4_nl),
+            Self::IQ4_XS => sized(block, out, iq::iq4_xs),
+            Self::IQ3_S => sized(block, out, iq::iq3_s),
+            Self::IQ3_XXS => sized(block, out, iq::iq3_xxs),
+            Self::IQ2_S => sized(block, out, iq::iq2_s),
+            Self::IQ2_XS => sized(block, out, iq::iq2_xs),
+            Self::IQ2_XXS => sized(block, out, iq::iq2_xxs),
+            Self::IQ1_S => sized(block, out, iq::iq1_s),
+            Self::IQ1_M => sized(block, out, iq::iq1_m),
+            Self::MXFP4 => sized(block, out, iq::mxfp4),
         }
     }
     /// Dequantises a row: `out.len()` values from `row`, any type. `out` may end inside a block.
