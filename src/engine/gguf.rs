@@ -130,7 +130,15 @@ impl Gguf {
             }
             let (file, header) = read(&path, number)?;
             match Split::of(&path, &header)? {
-                Some(split) => split.expect(&path, name, number)?,
+                Some(split) => {
+                    split.expect(&path, name, number)?;
+                    if split.tensors != first.tensors {
+                        let (here, there) = (split.tensors, first.tensors);
+                        let problem =
+                            format!("split.tensors.count is {here} and the first shard says {there}");
+                        return Err(refuse(&path, &problem));
+                    }
+                }
                 None => {
                     return Err(refuse(&path, "it is named as a shard and its metadata has no split.count"));
                 }
@@ -254,6 +262,13 @@ impl Gguf {
     /// An error about this file, for whoever finds that it is no model after all.
     pub fn refuse(&self, problem: &str) -> EngineError {
         refuse(&self.path, problem)
+    }
+}
+
+impl std::fmt::Debug for Gguf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (keys, tensors) = (self.metadata.len(), self.tensors.len());
+        write!(f, "Gguf({}, {keys} keys, {tensors} tensors)", self.path.display())
     }
 }
 

@@ -1,5 +1,12 @@
 //! Quantised block formats of GGUF and how each unpacks to integers. One shape serves every type:
 //! a block is `value[i] = d * scale[i / 16] * q[i] - dmin * min[i / 16]`, with small integers `q`, `scale`, `min`.
+//! This is the reference that the fast kernels are held against, and the unpacker of those that work on whole integers;
+//! the kernels themselves are elsewhere. Each type folds into the shape without rounding: what a format writes as a half
+//! or an eighth becomes a whole number here, and `d` takes the power of two.
+//!
+//! `wide32`: blocks of 32 (Q8_0 to Q5_1); `k`: the K-quants; `iq`: IQ types, IQ4_NL and MXFP4; `tables`: their lattices.
+// The position of a bit in a block depends on the number of the value, so loops over numbers read best here.
+#![allow(clippy::needless_range_loop)]
 
 mod iq;
 mod k;
