@@ -1,5 +1,7 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
+pub mod bench;
+pub mod inspect;
 pub mod inspect_gguf;
 
 /// Exit codes, as documented in the README.
