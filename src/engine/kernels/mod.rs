@@ -155,6 +155,8 @@ thread_local! {
 struct Scratch {
     floats: Vec<f32>,
     strip: strip::Strip,
+    #[cfg(target_arch = "x86_64")]
+    parts: Vec<avx512::Part>,
 }
 
 /// Where a product goes: token t's row r at `(slot + t) * stride + r`.
@@ -220,7 +222,9 @@ pub unsafe fn matmul_rows(
             for r in (first..first + whole).step_by(rows) {
                 for t in 0..n {
                     // SAFETY: as above.
-                    let sums = unsafe { avx512::dot_rows(matrix, r, act.row(token(t), matrix.kind)) };
+                    let sums = unsafe {
+                        avx512::dot_rows(matrix, r, act.row(token(t), matrix.kind), &mut scratch.parts)
+                    };
                     // SAFETY: as above.
                     unsafe { out.put(t, r, &sums) };
                 }
