@@ -158,3 +158,11 @@ impl Engine {
         Ok(logits)
     }
 }
+
+/// Bytes of memory that can be had without pushing others out; all there is where the system does not say.
+pub fn memory_available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .map_or(u64::MAX, |kib| kib * 1024)
+}
