@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod inspect;
+pub mod inspect_chat;
 pub mod inspect_gguf;
 
 /// Exit codes, as documented in the README.
