@@ -220,7 +220,7 @@ impl Shell {
         })?;
         let root = workspace_root.canonicalize().map_err(io_error("cannot open the workspace"))?;
         let directory = directory_of(&root, command.directory.as_deref())?;
-        let environment = environment::scrubbed(&self.settings.environment);
+        let environment = environment::scrubbed(&self.settings.environment, command.network);
         let layer = state.take_layer();
         let repositories = sandbox::repositories::Snapshot::of(&root);
         let layout = match tier {
@@ -231,6 +231,7 @@ impl Shell {
                     repositories: &repositories,
                     read_only: &self.settings.read_only,
                     hidden: &self.settings.hidden,
+                    state: state.directory.path(),
                     layer: layer.path(),
                 })
                 .map_err(|reason| ShellError::Workspace { path: root.clone(), reason })?,

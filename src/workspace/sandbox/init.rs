@@ -9,7 +9,7 @@
 //! Without a layout (no sandbox) the watchman starts the command itself and kills what descends from it.
 #![allow(unsafe_code)]
 
-use super::plan::{Plan, Report};
+use super::plan::{Limits, Plan, Report};
 use super::{confine, mounts};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
@@ -25,7 +25,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-/// How often process 1 counts processes.
+/// How often process 1 counts processes and memory.
 const WATCH: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// The step of the set-up that failed.
@@ -193,10 +193,7 @@ fn process_one(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
         if is_closed(&channel.control) {
             return Ok(());
         }
-        // The kernel's limit on processes does not bind root.
-        let processes = count_processes();
-        if processes > plan.limits.processes {
-            let why = format!("stopped: {processes} processes at once (at most {})", plan.limits.processes);
+        if let Some(why) = excess(&plan.limits) {
             channel.report(&Report::Stopped(why));
             return Ok(());
         }
@@ -260,7 +257,8 @@ fn become_command(plan: &Plan, sandboxed: bool) -> Result<std::convert::Infallib
         let value = hard.map_or(value, |hard| hard.min(value));
         setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) }).step("set limits")
     };
-    limit(Resource::Core, 0)?;
+    // One, not zero: the kernel hands a dump to the machine's crash reporter even at zero, but not at one.
+    limit(Resource::Core, 1)?;
     limit(Resource::Cpu, plan.limits.cpu_seconds)?;
     limit(Resource::Fsize, plan.limits.file_bytes)?;
     if sandboxed {
@@ -306,9 +304,31 @@ fn is_closed(control: &OwnedFd) -> bool {
     poll(&mut ends, Some(&now)).is_ok() && !ends[0].revents().is_empty()
 }
 
-fn count_processes() -> u64 {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit()).count() as u64
+/// What all processes of the namespace have too much of. (The kernel's limit on processes does not bind root.)
+fn excess(limits: &Limits) -> Option<String> {
+    let (mut processes, mut pages) = (0, 0);
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
+            processes += 1;
+            let sizes = std::fs::read_to_string(entry.path().join("statm")).unwrap_or_default();
+            let mut sizes = sizes.split(' ').skip(1).map_while(|pages| pages.parse::<u64>().ok());
+            // Resident, without what is shared or a file's: several may have the same model or library mapped.
+            if let (Some(resident), Some(shared)) = (sizes.next(), sizes.next()) {
+                pages += resident.saturating_sub(shared);
+            }
+        }
+    }
+    // SAFETY: takes and returns numbers.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let memory = pages.saturating_mul(u64::try_from(page).unwrap_or(4096));
+    if processes > limits.processes {
+        return Some(format!("stopped at {processes} processes at once (at most {})", limits.processes));
+    }
+    let mebibytes = |bytes: u64| bytes >> 20;
+    (memory > limits.memory_bytes).then(|| {
+        let (used, most) = (mebibytes(memory), mebibytes(limits.memory_bytes));
+        format!("stopped at {used} MiB of memory (at most {most} MiB)")
+    })
 }
 
 enum Forked {

@@ -46,6 +46,8 @@ pub struct Wanted<'a> {
     pub repositories: &'a Snapshot,
     pub read_only: &'a [PathBuf],
     pub hidden: &'a [PathBuf],
+    /// Our own temporary directory: logs and layers.
+    pub state: &'a Path,
     /// An own directory, outside the workspace, for writes to build caches.
     pub layer: &'a Path,
 }
@@ -73,6 +75,12 @@ const CREDENTIALS: &[&str] = &[
     ".cargo/credentials", ".cargo/credentials.toml", ".gem/credentials", ".gradle/gradle.properties",
     ".m2/settings-security.xml", ".m2/settings.xml", ".npm/_logs",
 ];
+/// What root could read of the system's own.
+const SYSTEM_CREDENTIALS: &[&str] = &[
+    "/etc/gshadow", "/etc/gshadow-", "/etc/krb5.keytab", "/etc/shadow", "/etc/shadow-", "/etc/ssh", "/etc/ssl/private",
+    "/etc/sudoers", "/etc/sudoers.d", "/etc/wireguard", "/etc/NetworkManager", "/var/lib/docker", "/var/lib/kubelet",
+    "/var/spool/cron",
+];
 /// In whatever directory a variable names as a toolchain.
 const TOOLCHAIN_CREDENTIALS: &[&str] = &["credentials", "credentials.toml", "gradle.properties", ".npmrc", ".netrc"];
 const CACHE_VARIABLES: &[&str] =
@@ -96,13 +104,14 @@ impl Layout {
             return Err("it is a directory of the kernel");
         }
         let homes = homes(wanted.environment);
+        if homes.iter().any(|home| home == workspace) {
+            // Everything there steers later logins and programs; hiding it would hide the workspace.
+            return Err("it is your home directory");
+        }
         let mut layout = Self { workspace: workspace.into(), ..Self::default() };
         layout.add_scratch(workspace, &homes);
         layout.add_toolchains(wanted, &homes);
         layout.add_credentials(wanted, &homes);
-        if homes.iter().any(|home| home == workspace) {
-            layout.protect_home_as_workspace(workspace);
-        }
         for path in &wanted.repositories.pinned {
             layout.pinned.push(path.into());
         }
@@ -115,7 +124,7 @@ impl Layout {
                 layout.read_only.push(path.into());
             }
         }
-        for path in wanted.hidden {
+        for path in wanted.hidden.iter().map(PathBuf::as_path).chain([wanted.state]) {
             layout.hide(&workspace.join(path));
         }
         layout.hide_sockets();
@@ -124,7 +133,10 @@ impl Layout {
 
     fn add_scratch(&mut self, workspace: &Path, homes: &[PathBuf]) {
         let system = ["/tmp", "/var/tmp", "/run", "/var/run"].map(PathBuf::from);
-        for path in system.iter().chain(homes) {
+        // Permissions keep users out of each other's homes, but not root.
+        let others = ["/root", "/home"].map(PathBuf::from);
+        let others = others.iter().filter(|_| rustix::process::getuid().is_root());
+        for path in system.iter().chain(homes).chain(others) {
             // `/var/run` is mostly a link to `/run`: the real directory counts.
             let Ok(path) = path.canonicalize() else { continue };
             let known = self.scratch.iter().any(|scratch| scratch.path == path);
@@ -210,6 +222,9 @@ impl Layout {
                 paths.extend(TOOLCHAIN_CREDENTIALS.iter().map(|file| Path::new(value).join(file)));
             }
         }
+        if rustix::process::getuid().is_root() {
+            paths.extend(SYSTEM_CREDENTIALS.iter().map(PathBuf::from));
+        }
         for path in paths {
             // What lies in a scratch directory is gone, unless it is shown again as part of a toolchain.
             let shown = self.toolchains.iter().any(|toolchain| path.starts_with(&toolchain.path));
@@ -230,19 +245,6 @@ impl Layout {
                 && !self.toolchains.iter().any(|toolchain| real.starts_with(&toolchain.path));
             if !known && !gone {
                 self.hidden.push(real.into());
-            }
-        }
-    }
-
-    /// Where home itself is the workspace it cannot be empty: its settings and programs are read-only instead.
-    fn protect_home_as_workspace(&mut self, home: &Path) {
-        let Ok(entries) = std::fs::read_dir(home) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.as_encoded_bytes();
-            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-            if name.starts_with(b".") && !name.starts_with(b".git") && !is_link {
-                self.read_only.push(entry.path().into());
             }
         }
     }

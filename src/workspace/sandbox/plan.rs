@@ -28,6 +28,8 @@ pub struct Limits {
     pub cpu_seconds: u64,
     pub processes: u64,
     pub file_bytes: u64,
+    /// Resident, of all processes together. (An address-space limit would break what reserves much and uses little.)
+    pub memory_bytes: u64,
 }
 
 impl Limits {
@@ -38,8 +40,16 @@ impl Limits {
             cpu_seconds: timeout.as_secs().saturating_add(10).saturating_mul(cores),
             processes: 4096,
             file_bytes: 8 << 30,
+            memory_bytes: (available_memory() / 4 * 3).max(1 << 30),
         }
     }
+}
+
+fn available_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.map_or(u64::MAX, |kibibytes| kibibytes.saturating_mul(1024))
 }
 
 impl Plan {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Entries looked at in one walk, nearest first: a bound on time in huge trees.
 const MOST_ENTRIES: usize = 50_000;
@@ -20,23 +21,38 @@ const INNER: &[&str] = &["modules", "worktrees"];
 pub struct Snapshot {
     /// Every `.git`, with what tells it from another one put in its place.
     found: BTreeMap<PathBuf, Identity>,
+    /// Whether the walk ended before the tree did, and when it began.
+    cut: bool,
+    started: i64,
     /// Steering files that could be there and are not.
     absent: Vec<PathBuf>,
+    /// Steering files that are links, and to where: a link cannot be mounted over.
+    links: Vec<(PathBuf, PathBuf)>,
     pub pinned: Vec<PathBuf>,
     pub read_only: Vec<PathBuf>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Identity {
     device: u64,
     inode: u64,
+    /// Seconds since 1970.
+    changed: i64,
     /// Where it is a link: to where.
     target: Option<PathBuf>,
 }
 
+impl Identity {
+    fn is(&self, other: &Self) -> bool {
+        (self.device, self.inode, &self.target) == (other.device, other.inode, &other.target)
+    }
+}
+
 impl Snapshot {
     pub fn of(root: &Path) -> Self {
-        let mut snapshot = Self { found: find(root), ..Self::default() };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let (found, cut) = find(root);
+        let mut snapshot = Self { found, cut, started: now as i64, ..Self::default() };
         let paths: Vec<PathBuf> = snapshot.found.keys().cloned().collect();
         for path in paths {
             let Ok(metadata) = path.symlink_metadata() else { continue };
@@ -59,8 +75,10 @@ impl Snapshot {
         for name in STEERING {
             let path = git.join(name);
             match path.symlink_metadata() {
-                // A link cannot be mounted over, but what it shows can.
                 Ok(metadata) if metadata.is_symlink() => {
+                    if let Ok(target) = std::fs::read_link(&path) {
+                        self.links.push((path.clone(), target));
+                    }
                     self.read_only.extend(path.canonicalize().ok().filter(|real| real.starts_with(root)));
                 }
                 Ok(_) => self.read_only.push(path),
@@ -69,14 +87,14 @@ impl Snapshot {
         }
         let inner = INNER.iter().map(|name| git.join(name));
         self.read_only.extend(inner.filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_dir())));
-        // Hooks kept in the working tree are hooks all the same.
-        if let Some(hooks) = hooks_path(&git.join("config"))
-            && let Some(tree) = git.parent()
-            && let Ok(hooks) = tree.join(hooks).canonicalize()
-            && hooks.starts_with(root)
-            && hooks != root
-        {
-            self.read_only.push(hooks);
+        // Hooks and configuration kept in the working tree are hooks and configuration all the same.
+        for path in steered_to(git) {
+            match path.canonicalize() {
+                Ok(real) if real.starts_with(root) && real != root => self.read_only.push(real),
+                Ok(_) => {}
+                Err(_) if path.starts_with(root) => self.absent.push(path),
+                Err(_) => {}
+            }
         }
     }
 
@@ -97,21 +115,35 @@ impl Snapshot {
                 ),
             });
         }
-        let now = find(root);
+        for (path, target) in &self.links {
+            if std::fs::read_link(path).is_ok_and(|now| now == *target) {
+                continue;
+            }
+            let restored = match path.symlink_metadata() {
+                Ok(_) => set_aside(path).map(drop),
+                Err(_) => Ok(()),
+            };
+            let restored = restored.and_then(|()| std::os::unix::fs::symlink(target, path));
+            let result = restored.map_or_else(|error| format!("not restored: {error}"), |()| "restored".into());
+            warnings.push(format!("the command exchanged the link {}, which steers git: {result}", shown(path)));
+        }
+        let (now, _) = find(root);
         for (path, identity) in &now {
             match self.found.get(path) {
+                // An incomplete first walk did not see everything that was there.
+                None if self.cut && identity.changed < self.started => {}
                 None => warnings.push(format!(
                     "the command made a repository at {}: look at its config and hooks before using git there",
                     shown(path)
                 )),
-                Some(before) if before != identity => warnings.push(format!(
+                Some(before) if !before.is(identity) => warnings.push(format!(
                     "the command exchanged {}: look at its config and hooks before using git there",
                     shown(path)
                 )),
                 Some(_) => {}
             }
         }
-        for path in self.found.keys().filter(|path| !now.contains_key(*path)) {
+        for path in self.found.keys().filter(|path| path.symlink_metadata().is_err()) {
             warnings.push(format!("the command removed or moved {}", shown(path)));
         }
         warnings
@@ -131,8 +163,8 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     Err(std::io::Error::other("no free name"))
 }
 
-/// All `.git` below `root`, without following links or looking inside git directories.
-fn find(root: &Path) -> BTreeMap<PathBuf, Identity> {
+/// All `.git` below `root`, without following links or looking inside git directories; and whether the walk was cut.
+fn find(root: &Path) -> (BTreeMap<PathBuf, Identity>, bool) {
     let mut found = BTreeMap::new();
     let mut seen = 0;
     let mut waiting = VecDeque::from([root.to_path_buf()]);
@@ -143,7 +175,8 @@ fn find(root: &Path) -> BTreeMap<PathBuf, Identity> {
             if entry.file_name().eq_ignore_ascii_case(".git") {
                 if let Ok(metadata) = entry.path().symlink_metadata() {
                     let target = std::fs::read_link(entry.path()).ok();
-                    let identity = Identity { device: metadata.dev(), inode: metadata.ino(), target };
+                    let (device, inode, changed) = (metadata.dev(), metadata.ino(), metadata.ctime());
+                    let identity = Identity { device, inode, changed, target };
                     found.insert(entry.path(), identity);
                 }
             } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -151,21 +184,41 @@ fn find(root: &Path) -> BTreeMap<PathBuf, Identity> {
             }
         }
         if seen > MOST_ENTRIES {
-            break;
+            return (found, true);
         }
     }
-    found
+    (found, false)
 }
 
-/// `core.hooksPath` of a configuration, read as lines: good enough to protect more, never less.
-fn hooks_path(config: &Path) -> Option<String> {
-    let text = std::fs::read(config).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    text.lines().rev().find_map(|line| {
-        let (name, value) = line.split_once('=')?;
+/// Where a configuration sends git for hooks and for more configuration. Read as lines: that may protect more than
+/// git would obey, not less.
+fn steered_to(git: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read(git.join("config")).unwrap_or_default();
+    let mut including = false;
+    let mut paths = Vec::new();
+    for line in String::from_utf8_lossy(&text).lines().map(|line| fold_key(line.trim())) {
+        if line.starts_with('[') {
+            including = line.starts_with("[include");
+        }
+        // A key may follow its section's name on the same line.
+        let Some((key, value)) = line.rsplit(']').next().and_then(|rest| rest.split_once('=')) else { continue };
         let value = value.trim().trim_matches('"');
-        (name.trim().eq_ignore_ascii_case("hookspath") && !value.is_empty()).then(|| value.to_string())
-    })
+        let base = match key.trim() {
+            "hookspath" => git.parent(),
+            "path" if including => Some(git),
+            _ => None,
+        };
+        if let Some(base) = base.filter(|_| !value.is_empty()) {
+            paths.push(base.join(value));
+        }
+    }
+    paths
+}
+
+/// Keys and sections of a configuration have no case; values do.
+fn fold_key(line: &str) -> String {
+    let (key, value) = line.split_at(line.find('=').unwrap_or(line.len()));
+    format!("{}{value}", key.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -176,7 +229,8 @@ mod tests {
     fn repository(root: &Path) -> PathBuf {
         let git = root.join(".git");
         create_dir_all(git.join("hooks")).unwrap();
-        write(git.join("config"), "[core]\n\thooksPath = .githooks\n").unwrap();
+        let config = "[core]\n\thooksPath = .githooks\n[Include] path = ../Shared.config\n";
+        write(git.join("config"), config).unwrap();
         git
     }
 
@@ -187,11 +241,12 @@ mod tests {
         let git = repository(&root);
         create_dir_all(git.join("modules/a")).unwrap();
         create_dir_all(root.join(".githooks")).unwrap();
+        write(root.join("Shared.config"), "").unwrap();
         create_dir_all(root.join("deep/er")).unwrap();
         write(root.join("deep/er/.git"), "gitdir: elsewhere\n").unwrap();
         let snapshot = Snapshot::of(&root);
         assert_eq!(snapshot.pinned, [git.clone()]);
-        for path in [".git/config", ".git/hooks", ".git/modules", ".githooks", "deep/er/.git"] {
+        for path in [".git/config", ".git/hooks", ".git/modules", ".githooks", "Shared.config", "deep/er/.git"] {
             assert!(snapshot.read_only.contains(&root.join(path)), "{path}");
         }
         assert_eq!(snapshot.check(&root), Vec::<String>::new());
@@ -203,10 +258,27 @@ mod tests {
         let git = repository(root.path());
         let snapshot = Snapshot::of(root.path());
         write(git.join("commondir"), "evil").unwrap();
+        create_dir_all(root.path().join(".githooks")).unwrap();
         let warnings = snapshot.check(root.path());
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(!root.path().join(".githooks").exists());
         assert!(!git.join("commondir").exists());
         assert_eq!(read_to_string(git.join("commondir.set-aside-1")).unwrap(), "evil");
+    }
+
+    #[test]
+    fn a_link_that_steers_git_is_put_back() {
+        let root = tempfile::tempdir().unwrap();
+        let git = root.path().join(".git");
+        create_dir_all(&git).unwrap();
+        std::os::unix::fs::symlink("/elsewhere/hooks", git.join("hooks")).unwrap();
+        let snapshot = Snapshot::of(root.path());
+        std::fs::remove_file(git.join("hooks")).unwrap();
+        create_dir_all(git.join("hooks")).unwrap();
+        let warnings = snapshot.check(root.path());
+        assert!(warnings.len() == 1 && warnings[0].ends_with("restored"), "{warnings:?}");
+        assert_eq!(std::fs::read_link(git.join("hooks")).unwrap(), Path::new("/elsewhere/hooks"));
+        assert!(git.join("hooks.set-aside-1").is_dir());
     }
 
     #[test]

@@ -25,8 +25,13 @@ const FIXED: &[(&str, &str)] = &[
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The environment of a command; `extra` names further variables of ours that the user lets through.
-pub fn scrubbed(extra: &[String]) -> Vec<(OsString, OsString)> {
-    scrub(std::env::vars_os(), extra)
+pub fn scrubbed(extra: &[String], network: bool) -> Vec<(OsString, OsString)> {
+    let mut kept = scrub(std::env::vars_os(), extra);
+    if !network {
+        // Without it cargo tries the network for a while before it says what is missing.
+        kept.push(("CARGO_NET_OFFLINE".into(), "true".into()));
+    }
+    kept
 }
 
 fn scrub(
