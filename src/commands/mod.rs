@@ -4,6 +4,7 @@ pub mod bench;
 pub mod inspect;
 pub mod inspect_chat;
 pub mod inspect_gguf;
+pub mod sandbox;
 
 /// Exit codes, as documented in the README.
 pub mod exit {
