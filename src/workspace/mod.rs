@@ -105,6 +105,9 @@ impl std::fmt::Debug for Existing {
     }
 }
 
+pub mod sandbox;
+pub mod shell;
+
 /// A directory the agent works in. All paths are resolved beneath it by one guard.
 pub struct Workspace {
     guard: Guard,
