@@ -1,5 +1,9 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
+pub mod bench;
+pub mod inspect;
+pub mod inspect_gguf;
+
 /// Exit codes, as documented in the README.
 pub mod exit {
     pub const DONE: u8 = 0;
