@@ -150,6 +150,10 @@ impl QuantType {
             Self::MXFP4 => (39, "MXFP4", 32, 17),
         }
     }
+    /// Whether blocks have a minimum beside the scale (`dmin` counts).
+    pub fn has_min(self) -> bool {
+        matches!(self, Self::Q4_1 | Self::Q5_1 | Self::Q2_K | Self::Q4_K | Self::Q5_K)
+    }
     /// Unpacks one block of a quantised type (not F32/F16/BF16). `block.len() == block_bytes()`.
     pub fn unpack(self, block: &[u8], out: &mut Unpacked) {
         match self {
