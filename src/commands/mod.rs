@@ -1,10 +1,12 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
 pub mod bench;
+pub mod config;
 pub mod inspect;
 pub mod inspect_chat;
 pub mod inspect_gguf;
 pub mod sandbox;
+pub mod models;
 
 /// Exit codes, as documented in the README.
 pub mod exit {
