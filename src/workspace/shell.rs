@@ -15,6 +15,7 @@ use capture::Capture;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -158,7 +159,10 @@ impl Shell {
             SandboxChoice::Auto | SandboxChoice::Full => match shell.try_full() {
                 Ok(()) => Ok(SandboxTier::Full),
                 Err(ShellError::Unavailable(unavailable)) => Err(unavailable),
-                Err(other) => Err(Unavailable { reason: other.to_string(), remedy: other.hint() }),
+                Err(other) => {
+                    let remedy = format!("{}, or {}", other.hint(), Unavailable::general_remedy());
+                    Err(Unavailable { reason: other.to_string(), remedy })
+                }
             },
         };
         shell
@@ -318,7 +322,8 @@ impl Shell {
 
 impl State {
     fn new() -> std::io::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("qwright-").tempdir()?;
+        let only_us = std::fs::Permissions::from_mode(0o700);
+        let directory = tempfile::Builder::new().prefix("qwright-").permissions(only_us).tempdir()?;
         Ok(Self {
             directory,
             next_log: AtomicUsize::new(1),

@@ -201,7 +201,7 @@ fn process_one(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
 }
 
 fn watch_plain(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
-    bind_to_parent()?;
+    // Not bound to its parent: when that dies the pipe closes, and there is cleaning up to do.
     // Processes that leave their parent become ours, so that we can end them.
     set_child_subreaper(Some(rustix::process::getpid())).step("adopt stray processes")?;
     let command = match fork()? {

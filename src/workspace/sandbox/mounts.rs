@@ -67,7 +67,8 @@ fn hold(layout: &Layout) -> Result<Vec<Held>, Failure> {
     for toolchain in &layout.toolchains {
         let path = PathBuf::from(&toolchain.path);
         // A toolchain that cannot be shown is missed by the command that needs it, not by the rest.
-        if let Ok(tree) = overlay(toolchain).or_else(|_| read_only(&path)) {
+        let tree = overlay(toolchain).or_else(|_| overlay_in_memory(toolchain)).or_else(|_| read_only(&path));
+        if let Ok(tree) = tree {
             held.push(Held { path, tree });
         }
     }
@@ -120,6 +121,17 @@ fn overlay(toolchain: &Toolchain) -> Result<OwnedFd, Errno> {
     fsconfig_set_flag(&context, "userxattr")?;
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, SAFE)
+}
+
+/// Where the layer's file system cannot be the upper one (in containers it is an overlay itself): in memory, and gone
+/// after the command.
+fn overlay_in_memory(toolchain: &Toolchain) -> Result<OwnedFd, Errno> {
+    let layer = PathBuf::from(toolchain.layer.as_ref().ok_or(Errno::NOENT)?);
+    attach(Held { path: layer.clone(), tree: memory(0o700, "10%")? })?;
+    for part in ["upper", "work"] {
+        rustix::fs::mkdir(layer.join(part), Mode::RWXU)?;
+    }
+    overlay(toolchain)
 }
 
 fn memory(mode: u32, size: &str) -> Result<OwnedFd, Errno> {
