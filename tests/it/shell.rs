@@ -137,7 +137,7 @@ enum Outside {
 use Outside::{Untried, Works, WorksForRoot};
 
 /// Shell lines that must fail. `$OUT` is the directory beside the workspace, `$PORT` a server on the host,
-/// `$ATTEMPT` the program of `shell_attempts.c`.
+/// `$ATTEMPT` the program of `fixtures/shell/attempts.c`.
 const REFUSED: &[(&str, Outside)] = &[
     // Files outside.
     ("echo x > /etc/qwright-test", Untried),
@@ -371,7 +371,7 @@ impl Host {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("attempt");
             let source = directory.path().join("attempt.c");
-            std::fs::write(&source, include_str!("shell_attempts.c")).unwrap();
+            std::fs::write(&source, include_str!("../../fixtures/shell/attempts.c")).unwrap();
             let compiled = Command::new("cc").arg("-o").arg(&path).arg(&source).status().unwrap();
             assert!(compiled.success());
             std::fs::read(path).unwrap()

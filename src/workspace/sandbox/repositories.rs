@@ -245,7 +245,7 @@ mod tests {
         create_dir_all(root.join("deep/er")).unwrap();
         write(root.join("deep/er/.git"), "gitdir: elsewhere\n").unwrap();
         let snapshot = Snapshot::of(&root);
-        assert_eq!(snapshot.pinned, [git.clone()]);
+        assert_eq!(snapshot.pinned, std::slice::from_ref(&git));
         for path in [".git/config", ".git/hooks", ".git/modules", ".githooks", "Shared.config", "deep/er/.git"] {
             assert!(snapshot.read_only.contains(&root.join(path)), "{path}");
         }
