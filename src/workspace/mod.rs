@@ -106,7 +106,6 @@ impl std::fmt::Debug for Existing {
 }
 
 pub mod sandbox;
-pub mod shell;
 
 /// A directory the agent works in. All paths are resolved beneath it by one guard.
 pub struct Workspace {

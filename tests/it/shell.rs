@@ -59,7 +59,8 @@ fn run_command(shell: &Shell, root: &Path, command: &ShellCommand) -> ShellOutco
 
 /// Directories to put workspaces in: `/tmp`, which the sandbox replaces, and one that it does not.
 fn bases() -> Vec<PathBuf> {
-    let elsewhere = std::env::var_os("QWRIGHT_TEST_BASE").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+    let elsewhere =
+        std::env::var_os("QWRIGHT_TEST_BASE").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
     [std::env::temp_dir(), elsewhere.into()].into_iter().filter(|base| base.is_dir()).collect()
 }
 
@@ -75,11 +76,14 @@ impl Place {
         let directory = tempfile::tempdir_in(base).unwrap();
         let root = directory.path().canonicalize().unwrap();
         let (workspace, outside) = (root.join("workspace"), root.join("outside"));
-        for path in [".git/hooks", ".git/objects", ".git/refs/heads", ".git/modules/sub/hooks", ".hooks", "sub"] {
+        for path in
+            [".git/hooks", ".git/objects", ".git/refs/heads", ".git/modules/sub/hooks", ".hooks", "sub"]
+        {
             std::fs::create_dir_all(workspace.join(path)).unwrap();
         }
         std::fs::create_dir(&outside).unwrap();
-        let config = "[core]\n\trepositoryformatversion = 0\n\thooksPath = .hooks\n[include]\n\tpath = ../shared\n";
+        let config =
+            "[core]\n\trepositoryformatversion = 0\n\thooksPath = .hooks\n[include]\n\tpath = ../shared\n";
         for (path, text) in [
             ("workspace/.git/config", config),
             ("workspace/.git/HEAD", "ref: refs/heads/main\n"),
@@ -103,7 +107,8 @@ impl Place {
     /// All that no command may change: content, mode and time of every file.
     fn guarded(&self) -> BTreeMap<PathBuf, String> {
         let mut seen = BTreeMap::new();
-        let paths = [".git/config", ".git/hooks", ".git/modules", ".git/commondir", ".hooks", "shared", "sub/.git"];
+        let paths =
+            [".git/config", ".git/hooks", ".git/modules", ".git/commondir", ".hooks", "shared", "sub/.git"];
         for path in paths.iter().map(|path| self.workspace.join(path)).chain([self.outside.clone()]) {
             record(&path, &mut seen);
         }
@@ -138,6 +143,7 @@ use Outside::{Untried, Works, WorksForRoot};
 
 /// Shell lines that must fail. `$OUT` is the directory beside the workspace, `$PORT` a server on the host,
 /// `$ATTEMPT` the program of `fixtures/shell/attempts.c`.
+#[rustfmt::skip]
 const REFUSED: &[(&str, Outside)] = &[
     // Files outside.
     ("echo x > /etc/qwright-test", Untried),
@@ -424,7 +430,8 @@ fn again(test: &str) -> Command {
 
 fn assert_passed(command: &mut Command) {
     let output = command.output().unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && !text.contains("running 0 tests"), "{text}");
 }
 
@@ -498,9 +505,21 @@ fn home_is_hidden_except_for_toolchains_and_caches() {
         open_to_all(&path, 0o755);
     };
     for path in [
-        ".ssh/id", ".aws/credentials", ".gnupg/key", ".docker/config.json", ".netrc", ".npmrc", ".bashrc",
-        ".config/gh/hosts.yml", ".cargo/credentials.toml", ".cargo/credentials", ".m2/settings.xml",
-        ".gradle/gradle.properties", ".npm/_logs/log", "other-project/secret", ".local/share/keyrings/key",
+        ".ssh/id",
+        ".aws/credentials",
+        ".gnupg/key",
+        ".docker/config.json",
+        ".netrc",
+        ".npmrc",
+        ".bashrc",
+        ".config/gh/hosts.yml",
+        ".cargo/credentials.toml",
+        ".cargo/credentials",
+        ".m2/settings.xml",
+        ".gradle/gradle.properties",
+        ".npm/_logs/log",
+        "other-project/secret",
+        ".local/share/keyrings/key",
     ] {
         write(path, "SECRET");
     }
@@ -514,22 +533,37 @@ fn home_is_hidden_except_for_toolchains_and_caches() {
 
     let seen = run(shell, &project, "grep -rsL 'no such text' ~ | sort; grep -rs SECRET ~/ && echo ESCAPED");
     let home_text = home.display();
-    for path in [".cargo/bin/tool", ".cargo/registry/cache", "tools/bin/mine", ".rustup/settings.toml", "project/file"] {
+    for path in [
+        ".cargo/bin/tool",
+        ".cargo/registry/cache",
+        "tools/bin/mine",
+        ".rustup/settings.toml",
+        "project/file",
+    ] {
         assert!(seen.output.contains(&format!("{home_text}/{path}\n")), "{path} is missing: {}", seen.output);
     }
     assert!(!seen.output.contains("ESCAPED") && !seen.output.contains("other-project"), "{}", seen.output);
 
     let outcome = run(shell, &project, "~/.cargo/bin/tool && mine && cat ~/.cargo/credentials.toml");
     assert_eq!((outcome.exit, outcome.output.as_str()), (Some(0), "tool\ntool\n"), "{outcome:?}");
-    for line in ["echo x >> ~/.cargo/bin/tool", "rm ~/.cargo/bin/tool", "mv ~/.cargo/bin ~/.cargo/b", "echo x > ~/.rustup/x"]
-    {
+    for line in [
+        "echo x >> ~/.cargo/bin/tool",
+        "rm ~/.cargo/bin/tool",
+        "mv ~/.cargo/bin ~/.cargo/b",
+        "echo x > ~/.rustup/x",
+    ] {
         assert_ne!(run(shell, &project, line).exit, Some(0), "{line}");
     }
     // Writes to a cache stay with us, from one command to the next.
-    let outcome = run(shell, &project, "echo more >> ~/.cargo/registry/cache && touch ~/.cargo/registry/new ~/note");
+    let outcome =
+        run(shell, &project, "echo more >> ~/.cargo/registry/cache && touch ~/.cargo/registry/new ~/note");
     assert_eq!(outcome.exit, Some(0), "{outcome:?}");
-    let outcome = run(shell, &project, "cat ~/.cargo/registry/cache && ls ~/.cargo/registry/new && ls ~/note");
-    assert!(outcome.output.starts_with("cached\nmore\n") && outcome.output.contains("registry/new\n"), "{outcome:?}");
+    let outcome =
+        run(shell, &project, "cat ~/.cargo/registry/cache && ls ~/.cargo/registry/new && ls ~/note");
+    assert!(
+        outcome.output.starts_with("cached\nmore\n") && outcome.output.contains("registry/new\n"),
+        "{outcome:?}"
+    );
     assert_ne!(outcome.exit, Some(0), "home is private to one command: {outcome:?}");
     assert_eq!(std::fs::read_to_string(home.join(".cargo/registry/cache")).unwrap(), "cached\n");
     assert!(!home.join(".cargo/registry/new").exists() && !home.join("note").exists());
@@ -593,13 +627,18 @@ fn the_environment_holds_nothing_but_the_list() {
         let place = Place::temporary();
         let outcome = run(shell, &place.workspace, "env -0 | cut -z -d= -f1 | tr '\\0' '\\n'");
         // Cargo and our own runs set variables of these names for the tests; none may arrive.
-        assert!(std::env::vars().any(|(name, _)| name.starts_with("CARGO_PKG") || name.starts_with("QWRIGHT_")));
+        assert!(
+            std::env::vars().any(|(name, _)| name.starts_with("CARGO_PKG") || name.starts_with("QWRIGHT_"))
+        );
         for name in outcome.output.lines() {
-            let known = ["PATH", "HOME", "LANG", "LANGUAGE", "TERM", "TMPDIR", "USER", "LOGNAME", "TZ", "PAGER"];
+            let known =
+                ["PATH", "HOME", "LANG", "LANGUAGE", "TERM", "TMPDIR", "USER", "LOGNAME", "TZ", "PAGER"];
             let harmless = ["GIT_PAGER", "GIT_TERMINAL_PROMPT", "CARGO_TERM_COLOR", "CARGO_NET_OFFLINE"];
             let of_shell = ["PWD", "SHLVL", "_", "OLDPWD"];
-            let toolchain = ["CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "RUSTUP_AUTO_INSTALL", "PYENV_ROOT"];
-            let more = ["GOPATH", "GOROOT", "JAVA_HOME", "NVM_DIR", "VIRTUAL_ENV", "CC", "CXX", "LD_LIBRARY_PATH"];
+            let toolchain =
+                ["CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "RUSTUP_AUTO_INSTALL", "PYENV_ROOT"];
+            let more =
+                ["GOPATH", "GOROOT", "JAVA_HOME", "NVM_DIR", "VIRTUAL_ENV", "CC", "CXX", "LD_LIBRARY_PATH"];
             let lists: [&[&str]; 5] = [&known, &harmless, &of_shell, &toolchain, &more];
             let listed = lists.iter().any(|list| list.contains(&name)) || name.starts_with("LC_");
             assert!(listed, "{name} reached the command");
@@ -615,7 +654,8 @@ fn a_command_runs_where_it_is_told_and_nowhere_else() {
         let place = Place::temporary();
         symlink(&place.outside, place.workspace.join("away")).unwrap();
         symlink("sub", place.workspace.join("inner")).unwrap();
-        let in_directory = |directory: &str| ShellCommand { directory: Some(directory.into()), ..command("pwd -P") };
+        let in_directory =
+            |directory: &str| ShellCommand { directory: Some(directory.into()), ..command("pwd -P") };
         let absolute = place.workspace.join("sub").display().to_string();
         for directory in ["sub", "./sub/", "inner", &absolute] {
             let outcome = run_command(shell, &place.workspace, &in_directory(directory));
@@ -648,7 +688,8 @@ fn the_end_of_a_command_is_told() {
         assert_eq!(end("cat | wc -c | grep -qx 0"), (Some(0), None), "standard input is empty");
         let outcome = run(shell, &place.workspace, "echo out; echo error >&2; printf end");
         assert_eq!(outcome.output, "out\nerror\nend");
-        let outcome = run(shell, &place.workspace, "printf 'a\\0\\377\\342\\202\\254'; head -c 5000 /dev/urandom");
+        let outcome =
+            run(shell, &place.workspace, "printf 'a\\0\\377\\342\\202\\254'; head -c 5000 /dev/urandom");
         assert!(outcome.output.starts_with("a\0\u{fffd}\u{20ac}"), "{outcome:?}");
     }
 }
@@ -681,16 +722,23 @@ fn time_limit_and_cancel_end_everything() {
     for (index, shell) in full().into_iter().chain([none()]).enumerate() {
         let place = Place::temporary();
         let marker = format!("{}{index}", 710_000 + std::process::id());
-        let spawning = format!("sleep {marker} & (setsid sleep {marker} &) ; echo ready; trap '' TERM INT HUP; sleep {marker}");
+        let spawning = format!(
+            "sleep {marker} & (setsid sleep {marker} &) ; echo ready; trap '' TERM INT HUP; sleep {marker}"
+        );
         let timed = ShellCommand { timeout: Some(Duration::from_millis(300)), ..command(&spawning) };
         let outcome = run_command(shell, &place.workspace, &timed);
         assert!(outcome.timed_out && !outcome.cancelled, "{outcome:?}");
-        assert_eq!((outcome.exit, outcome.signal, outcome.output.as_str()), (None, Some(libc::SIGKILL), "ready\n"));
+        assert_eq!(
+            (outcome.exit, outcome.signal, outcome.output.as_str()),
+            (None, Some(libc::SIGKILL), "ready\n")
+        );
         assert_eq!(processes_with(&marker), 0);
 
         let cancel = AtomicBool::new(false);
         let outcome = shell
-            .run(&place.workspace, &command(&spawning), &cancel, &mut |_| cancel.store(true, Ordering::Relaxed))
+            .run(&place.workspace, &command(&spawning), &cancel, &mut |_| {
+                cancel.store(true, Ordering::Relaxed)
+            })
             .unwrap();
         assert!(outcome.cancelled && !outcome.timed_out, "{outcome:?}");
         assert_eq!(processes_with(&marker), 0);
@@ -728,7 +776,11 @@ fn our_sudden_death_is_the_commands_death() {
     if let Ok(marker) = std::env::var(INNER) {
         let tier = std::env::var("QWRIGHT_TEST_TIER").unwrap();
         let shell = if tier == "full" { full().unwrap() } else { none() };
-        run(shell, &Place::temporary().workspace, &format!("sleep {marker} & (setsid sleep {marker} &); sleep {marker}"));
+        run(
+            shell,
+            &Place::temporary().workspace,
+            &format!("sleep {marker} & (setsid sleep {marker} &); sleep {marker}"),
+        );
         return;
     }
     for (index, shell) in full().into_iter().chain([none()]).enumerate() {
@@ -803,11 +855,16 @@ fn callers_can_add_read_only_and_hidden_paths_and_variables() {
     let outcome = run(&shell, &place.workspace, "cat .settings/s; cat shared; ls sub; echo $CARGO_PKG_NAME");
     let name = if variable.is_some() { "qwright" } else { "" };
     assert_eq!(outcome.output, format!("s\n{name}\n"));
-    for line in ["echo x > .settings/s", "rm -r .settings", "mv .settings x", "echo x > sub/file", "rm shared"] {
+    for line in
+        ["echo x > .settings/s", "rm -r .settings", "mv .settings x", "echo x > sub/file", "rm shared"]
+    {
         assert_ne!(run(&shell, &place.workspace, line).exit, Some(0), "{line}");
     }
     let outcome = run(&shell, &place.workspace, "seq 1 100");
-    assert!(outcome.truncated && outcome.output.starts_with("1\n2\n") && outcome.output.len() < 300, "{outcome:?}");
+    assert!(
+        outcome.truncated && outcome.output.starts_with("1\n2\n") && outcome.output.len() < 300,
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -842,7 +899,8 @@ fn workspaces_in_odd_places_and_with_odd_names_work() {
     bases.extend(["/dev/shm", "/var/tmp"].map(PathBuf::from).into_iter().filter(|path| path.is_dir()));
     for base in bases {
         let directory = tempfile::tempdir_in(base).unwrap();
-        for name in ["plain", "with space", "co:lon,comma=\\back", "-dash", "new\nline", "\u{fc}ber\u{1f600}"] {
+        for name in ["plain", "with space", "co:lon,comma=\\back", "-dash", "new\nline", "\u{fc}ber\u{1f600}"]
+        {
             let workspace = directory.path().join(name);
             std::fs::create_dir_all(workspace.join(".git")).unwrap();
             std::fs::write(workspace.join(".git/config"), "").unwrap();
@@ -862,7 +920,8 @@ fn commands_can_run_at_the_same_time() {
             scope.spawn(move || {
                 let place = Place::temporary();
                 for _ in 0..3 {
-                    let outcome = run(shell, &place.workspace, &format!("echo {number} > own; sleep 0.05; cat own"));
+                    let outcome =
+                        run(shell, &place.workspace, &format!("echo {number} > own; sleep 0.05; cat own"));
                     assert_eq!(outcome.output, format!("{number}\n"));
                 }
             });
@@ -878,11 +937,18 @@ fn without_a_sandbox_nothing_runs_unless_the_user_named_none() {
     let broken = Shell::with(ShellSettings { helper: Some("/bin/true".into()), ..ShellSettings::default() });
     for shell in [reduced, broken] {
         assert!(shell.unavailable().is_some());
-        assert!(shell.status_line().starts_with("sandbox: unavailable, no command runs"), "{}", shell.status_line());
+        assert!(
+            shell.status_line().starts_with("sandbox: unavailable, no command runs"),
+            "{}",
+            shell.status_line()
+        );
         let never = AtomicBool::new(false);
         let result = shell.run(&place.workspace, &command("touch ran"), &never, &mut |_| {});
         let error = result.unwrap_err();
-        assert!(matches!(error, ShellError::Unavailable(_)) && error.hint().contains("--sandbox none"), "{error}");
+        assert!(
+            matches!(error, ShellError::Unavailable(_)) && error.hint().contains("--sandbox none"),
+            "{error}"
+        );
         assert!(!place.workspace.join("ran").exists());
     }
     assert_eq!(none().tier(), SandboxTier::None);
@@ -909,7 +975,8 @@ fn nothing_is_left_behind() {
             .env("TMPDIR", temporary.path())
             .env("HOME", home.path()),
     );
-    let left: Vec<_> = std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     // The shell that tests share is never dropped: its directory stays. The two that were are gone.
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(shell.tier(), SandboxTier::Full);
