@@ -8,17 +8,17 @@
 mod capture;
 mod environment;
 mod running;
+mod state;
 
 pub use super::sandbox::{SandboxTier, Unavailable};
 
 use super::sandbox::{self, layout, plan};
 use capture::Capture;
 use running::Running;
+use state::State;
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// How long a command may run unless it asks for another time.
@@ -131,15 +131,6 @@ pub struct Shell {
     state: Result<State, String>,
 }
 
-/// The per-process directory (mode 0700) for logs and the private layers of build caches.
-struct State {
-    directory: tempfile::TempDir,
-    next_log: AtomicUsize,
-    /// Cache layers no command is using; two commands never write one layer.
-    idle_layers: Mutex<Vec<PathBuf>>,
-    next_layer: AtomicUsize,
-}
-
 impl Shell {
     /// Finds the sandbox of this machine by running one command through the whole path.
     pub fn probe(choice: SandboxChoice) -> Self {
@@ -236,7 +227,7 @@ impl Shell {
                     repositories: &repositories,
                     read_only: &self.settings.read_only,
                     hidden: &self.settings.hidden,
-                    state: state.directory.path(),
+                    state: state.path(),
                     layer: layer.path(),
                 })
                 .map_err(|reason| ShellError::Workspace { path: root.clone(), reason })?,
@@ -296,59 +287,6 @@ impl Shell {
             ),
             remedy: Unavailable::general_remedy(),
         }))
-    }
-}
-
-impl State {
-    fn new() -> std::io::Result<Self> {
-        let only_us = std::fs::Permissions::from_mode(0o700);
-        let directory = tempfile::Builder::new().prefix("qwright-").permissions(only_us).tempdir()?;
-        Ok(Self {
-            directory,
-            next_log: AtomicUsize::new(1),
-            idle_layers: Mutex::new(Vec::new()),
-            next_layer: AtomicUsize::new(0),
-        })
-    }
-
-    fn next_log(&self) -> PathBuf {
-        let number = self.next_log.fetch_add(1, Ordering::Relaxed);
-        self.directory.path().join(format!("command-{number}.log"))
-    }
-
-    fn take_layer(&self) -> Layer<'_> {
-        let idle = self.idle_layers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let path = idle.unwrap_or_else(|| {
-            let number = self.next_layer.fetch_add(1, Ordering::Relaxed);
-            self.directory.path().join(format!("caches-{number}"))
-        });
-        Layer { state: self, path }
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        // overlayfs leaves a directory of mode 0 behind, which its owner cannot list and so not delete.
-        sandbox::layout::make_deletable(self.directory.path());
-    }
-}
-
-/// The private layer of the build caches, lent to one command at a time and kept for the next.
-struct Layer<'a> {
-    state: &'a State,
-    path: PathBuf,
-}
-
-impl Layer<'_> {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Layer<'_> {
-    fn drop(&mut self) {
-        let path = std::mem::take(&mut self.path);
-        self.state.idle_layers.lock().unwrap_or_else(PoisonError::into_inner).push(path);
     }
 }
 
