@@ -31,7 +31,8 @@ impl Env {
 
     /// Set to something other than `0`, `false`, `no` or `off`.
     pub fn flag(&self, name: &str) -> bool {
-        self.text(name).is_some_and(|v| !matches!(v.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off"))
+        self.text(name)
+            .is_some_and(|v| !matches!(v.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off"))
     }
 
     /// An absolute path; the XDG specification says to ignore others.
@@ -53,9 +54,7 @@ impl Dirs {
     pub fn new(env: &Env) -> Self {
         let home = env.absolute("HOME");
         let dir = |xdg: &str, below_home: &str| {
-            env.absolute(xdg)
-                .or_else(|| home.as_ref().map(|h| h.join(below_home)))
-                .map(|d| d.join("qwright"))
+            env.absolute(xdg).or_else(|| home.as_ref().map(|h| h.join(below_home))).map(|d| d.join("qwright"))
         };
         Self {
             config: dir("XDG_CONFIG_HOME", ".config"),

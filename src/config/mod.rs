@@ -125,7 +125,9 @@ impl Config {
     ) -> Result<(), ConfigError> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            Err(e)
+                if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+            {
                 return Ok(());
             }
             Err(source) => return Err(ConfigError::Io { path: path.display().to_string(), source }),
@@ -139,7 +141,10 @@ impl Config {
             let origin = origin(path.to_path_buf(), line_of(&text, key.span().start));
             let raw = match value.get_ref() {
                 DeValue::String(s) => Raw::Text(s.as_ref()),
-                DeValue::Integer(i) => Raw::Number(i.to_string()),
+                DeValue::Integer(i) => Raw::Number(match i64::from_str_radix(i.as_str(), i.radix()) {
+                    Ok(n) => n.to_string(),
+                    Err(_) => i.to_string(),
+                }),
                 DeValue::Float(x) => Raw::Number(x.to_string()),
                 DeValue::Boolean(b) => Raw::Other(if *b { "true" } else { "false" }),
                 _ => Raw::Other("a table, list or date"),

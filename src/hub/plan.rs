@@ -128,7 +128,8 @@ pub fn table(rows: &[Row], question: &Question<'_>) -> String {
         machine.cores,
         question.bandwidth.map_or("bandwidth unknown".into(), |b| format!("reads {:.0} GB/s", b / 1e9)),
     );
-    let _ = writeln!(out, "  {:<22} {:<7} {:>9} {:>9} {:>11}  ", "model", "quant", "file", "memory", "tokens/s");
+    let _ =
+        writeln!(out, "  {:<22} {:<7} {:>9} {:>9} {:>11}  ", "model", "quant", "file", "memory", "tokens/s");
     for row in rows {
         let mark = if row.recommended { '*' } else { ' ' };
         let speed = match row.tokens_per_second {

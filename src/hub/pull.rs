@@ -77,8 +77,12 @@ pub fn pull(
     let dir = &options.dir;
     std::fs::create_dir_all(dir).map_err(|e| HubError::io(dir, e))?;
     let missing = |file: &&RemoteFile| !is_here(dir, file);
-    let _locks: Vec<Lock> =
-        quant.files.iter().filter(missing).map(|f| Lock::take(dir, f.file_name())).collect::<Result<_, _>>()?;
+    let _locks: Vec<Lock> = quant
+        .files
+        .iter()
+        .filter(missing)
+        .map(|f| Lock::take(dir, f.file_name()))
+        .collect::<Result<_, _>>()?;
     if !options.offline {
         check_room(quant, options)?;
     }
@@ -108,7 +112,8 @@ fn check_room(quant: &Quant, options: &PullOptions) -> Result<(), HubError> {
             None => return Ok(()),
         },
     };
-    let here: u64 = quant.files.iter().flat_map(|f| traces(dir, f.file_name())).filter_map(|p| size(&p)).sum();
+    let here: u64 =
+        quant.files.iter().flat_map(|f| traces(dir, f.file_name())).filter_map(|p| size(&p)).sum();
     let needed = quant.bytes.saturating_sub(here).saturating_add(DISK_MARGIN);
     if quant.bytes <= here || needed <= free {
         return Ok(());
@@ -198,11 +203,14 @@ impl Job<'_> {
         let name = self.file.file_name().to_string();
         let mut failures = Vec::new();
         if self.options.offline {
-            failures.push(("offline".to_string(), "nothing may connect (--offline or HF_HUB_OFFLINE)".to_string()));
+            failures.push((
+                "offline".to_string(),
+                "nothing may connect (--offline or HF_HUB_OFFLINE)".to_string(),
+            ));
             return Err(HubError::Sources { file: name, failures });
         }
         let host = self.options.endpoint.host();
-        match self.from_hub(&host) {
+        match self.hub_source(&host) {
             Ok(()) => return Ok(()),
             Err(Fault::Fatal(e)) => return Err(e),
             Err(Fault::Source(problem)) => {
@@ -252,7 +260,7 @@ impl Job<'_> {
         if self.cancel.load(Ordering::Relaxed) { Err(HubError::Cancelled) } else { Ok(()) }
     }
 
-    fn from_hub(&mut self, host: &str) -> Result<(), Fault> {
+    fn hub_source(&mut self, host: &str) -> Result<(), Fault> {
         self.announce(host);
         let client = Client::new(self.options.timeouts);
         let cancel = self.cancel;
@@ -278,7 +286,10 @@ impl Job<'_> {
             tries_without_gain = if part.len > before { 0 } else { tries_without_gain + 1 };
             let allowed = if again.passing { 2 } else { 0 };
             if tries_without_gain > allowed {
-                part.keep(self)?;
+                match part.len {
+                    0 => part.discard()?,
+                    _ => part.keep(self)?,
+                }
                 return Err(Fault::Source(self.with_what_is_kept(again.message, part.len)));
             }
             self.report(PullProgress::Note(format!("{}; going on from {}", again.message, human(part.len))));
@@ -325,7 +336,11 @@ impl Job<'_> {
         // Bytes of unknown origin are used only where a checksum of our own will judge the whole.
         let may_go_on = same || (part.note.etag.is_none() && self.file.sha256.is_some());
         if part.len > 0 && (offer.start == 0 || !may_go_on) {
-            let why = if offer.start == 0 { "the source cannot resume" } else { "the file at the source has changed" };
+            let why = if offer.start == 0 {
+                "the source cannot resume"
+            } else {
+                "the file at the source has changed"
+            };
             part.start_over(self, why)?;
             if offer.start != 0 {
                 offer = client.get(url, token, 0).map_err(Attempt::broken)?;
@@ -349,7 +364,9 @@ impl Job<'_> {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Attempt::Broken(Again { message: client.body_failure(&e), passing: false })),
+                Err(e) => {
+                    return Err(Attempt::Broken(Again { message: client.body_failure(&e), passing: false }));
+                }
             };
             if total.is_some_and(|t| part.len + n as u64 > t) {
                 part.discard()?;
@@ -508,7 +525,8 @@ impl Part {
         let sum: String = self.hash.clone().finalize().iter().map(|b| format!("{b:02x}")).collect();
         let expected = job.file.sha256.as_deref().or(self.note.sha256.as_deref());
         if let Some(expected) = expected.filter(|e| !e.eq_ignore_ascii_case(&sum)) {
-            let problem = format!("its bytes have the wrong checksum (SHA-256 {sum}, expected {expected}); removed");
+            let problem =
+                format!("its bytes have the wrong checksum (SHA-256 {sum}, expected {expected}); removed");
             self.discard()?;
             return Err(Fault::Source(problem));
         }

@@ -1,6 +1,8 @@
 //! Layered settings: who wins, where a value came from, and what a wrong setting is told.
 
-use qwright::config::{ApprovalMode, Config, ConfigError, Env, KvKind, LoadOptions, Origin, SandboxMode, repository_file};
+use qwright::config::{
+    ApprovalMode, Config, ConfigError, Env, KvKind, LoadOptions, Origin, SandboxMode, repository_file,
+};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
