@@ -1,5 +1,7 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
+pub mod inspect_chat;
+
 /// Exit codes, as documented in the README.
 pub mod exit {
     pub const DONE: u8 = 0;
