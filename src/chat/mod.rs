@@ -11,6 +11,7 @@
 //! | `validate` | does a call fit its schema, and why not |
 
 mod convert;
+pub mod escape;
 pub mod format;
 mod lenient_json;
 mod literal;
@@ -27,7 +28,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use format::{ChatFormat, Segment};
-pub use json::validate;
 pub use parser::{ParseEvent, Parsed, ToolCallParser};
 pub use validate::validate;
 
