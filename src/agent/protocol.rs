@@ -134,6 +134,11 @@ pub enum Event {
     TurnFinished {
         outcome: TurnOutcome,
     },
+    /// The last turn was taken back; `kept` names files that were left alone, and why.
+    Undone {
+        restored: Vec<String>,
+        kept: Vec<(String, String)>,
+    },
     /// Something the user should know that ended no turn.
     Error {
         message: String,

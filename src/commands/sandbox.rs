@@ -1,0 +1,107 @@
+//! `qwright sandbox`: what protects commands on this machine, and running one by hand the way the model's run.
+
+use super::{CommandResult, Failure, exit};
+use crate::workspace::shell::{SandboxChoice, Shell, ShellCommand, ShellError, quote};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// Show or try the sandbox that commands run in
+#[derive(Debug, clap::Args)]
+pub struct SandboxArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Say what protects commands here, what that leaves open, and what would help; exit 4 if nothing does
+    Status {
+        #[arg(long, value_enum, default_value_t = SandboxChoice::Auto)]
+        sandbox: SandboxChoice,
+    },
+    /// Run a command as the model's are run; one word is a line for the shell, several are taken as they are
+    Run {
+        #[arg(long, value_enum, default_value_t = SandboxChoice::Auto)]
+        sandbox: SandboxChoice,
+        /// The directory it may write to [default: the current one]
+        #[arg(short = 'C', long)]
+        workspace: Option<PathBuf>,
+        /// Seconds after which it is killed [default: 120]
+        #[arg(long)]
+        timeout: Option<u64>,
+        /// Let it use the network
+        #[arg(long)]
+        network: bool,
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
+}
+
+pub fn run(args: &SandboxArgs) -> CommandResult {
+    match &args.action {
+        Action::Status { sandbox } => {
+            let shell = Shell::probe(*sandbox);
+            println(&shell.status_line());
+            Ok(if shell.unavailable().is_some() { exit::NO_SANDBOX } else { exit::DONE })
+        }
+        Action::Run { sandbox, workspace, timeout, network, command } => {
+            let line = match command.as_slice() {
+                [line] => line.clone(),
+                words => words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "),
+            };
+            let command = ShellCommand {
+                command: line,
+                directory: None,
+                timeout: timeout.map(Duration::from_secs),
+                network: *network,
+            };
+            run_one(*sandbox, workspace.clone().unwrap_or_else(|| ".".into()), &command)
+        }
+    }
+}
+
+fn run_one(choice: SandboxChoice, workspace: PathBuf, command: &ShellCommand) -> CommandResult {
+    let cancel = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&cancel))
+            .map_err(|error| Failure::new(exit::TASK_FAILED, format!("cannot catch signals: {error}")))?;
+    }
+    let shell = Shell::probe(choice);
+    let mut show = |text: &str| {
+        let mut out = std::io::stdout().lock();
+        // Whoever closed our output does not want the rest.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    };
+    let outcome = shell.run(&workspace, command, &cancel, &mut show).map_err(|error| {
+        let code = match error {
+            ShellError::Unavailable(_) | ShellError::Workspace { .. } => exit::NO_SANDBOX,
+            ShellError::Directory { .. } | ShellError::Nul => exit::USAGE,
+            ShellError::Io { .. } | ShellError::Lost => exit::TASK_FAILED,
+        };
+        Failure::new(code, error.to_string()).hint(error.hint())
+    })?;
+    for warning in &outcome.warnings {
+        eprintln(&format!("sandbox {}: {warning}", outcome.sandbox));
+    }
+    if outcome.cancelled {
+        return Ok(exit::INTERRUPTED);
+    }
+    if outcome.timed_out {
+        return Err(Failure::new(exit::LIMIT, "the command was killed at its time limit")
+            .hint("give it longer with --timeout SECONDS"));
+    }
+    // As a shell reports it: the status itself, or 128 and the signal.
+    let code = outcome.exit.unwrap_or_else(|| 128 + outcome.signal.unwrap_or(libc::SIGKILL));
+    Ok(u8::try_from(code).unwrap_or(exit::TASK_FAILED))
+}
+
+fn println(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn eprintln(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

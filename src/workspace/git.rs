@@ -1,0 +1,182 @@
+//! Status and diff of the repository the workspace lies in, by libgit2: no git program, no hooks, no external diff,
+//! no text conversion. Reads only; the index is not even refreshed.
+//!
+//! Only the repository's own configuration is read, and of that only what libgit2 itself acts on. Paths are the
+//! workspace's, and what lies outside the workspace is not shown even where the repository reaches further.
+
+use super::{Workspace, WorkspaceError};
+use git2::{
+    Config, ConfigLevel, Diff, DiffFormat, DiffOptions, ErrorCode, Repository, RepositoryOpenFlags, Status,
+    StatusOptions,
+};
+use std::path::{Path, PathBuf};
+
+/// Lines of a status; more files than this are counted only.
+const MAX_FILES: usize = 200;
+/// A diff is not printed further than this many bytes; tools cut it again to what fits.
+const MAX_DIFF: usize = 4 * 1024 * 1024;
+
+/// A repository and the workspace's place in it.
+struct Place {
+    repository: Repository,
+    /// Of the workspace beneath the work tree; empty at its top.
+    prefix: PathBuf,
+}
+
+impl Workspace {
+    /// The branch and the changed files, in the letters of `git status --short`.
+    pub fn git_status(&self) -> Result<String, WorkspaceError> {
+        let place = self.repository()?;
+        let mut options = StatusOptions::new();
+        options
+            .include_untracked(true)
+            .recurse_untracked_dirs(false)
+            .include_ignored(false)
+            .exclude_submodules(true)
+            .disable_pathspec_match(true)
+            .renames_head_to_index(true)
+            .update_index(false);
+        if !place.prefix.as_os_str().is_empty() {
+            options.pathspec(&place.prefix);
+        }
+        let statuses = place.repository.statuses(Some(&mut options)).map_err(git_error)?;
+        let mut out = format!("## {}\n", branch(&place.repository));
+        for entry in statuses.iter().take(MAX_FILES) {
+            let path = String::from_utf8_lossy(entry.path_bytes()).into_owned();
+            let shown = Path::new(&path).strip_prefix(&place.prefix).unwrap_or(Path::new(&path));
+            out.push_str(&format!("{} {}\n", letters(entry.status()), shown.display()));
+        }
+        match statuses.len() {
+            0 => out.push_str("nothing changed\n"),
+            n if n > MAX_FILES => out.push_str(&format!("[... {} more files ...]\n", n - MAX_FILES)),
+            _ => {}
+        }
+        Ok(out)
+    }
+
+    /// The work tree, untracked files too, against the last commit; empty where nothing changed.
+    pub fn git_diff(&self, path: Option<&str>) -> Result<String, WorkspaceError> {
+        let place = self.repository()?;
+        let mut options = DiffOptions::new();
+        options
+            .include_untracked(true)
+            .recurse_untracked_dirs(true)
+            .show_untracked_content(true)
+            .ignore_submodules(true)
+            .disable_pathspec_match(true)
+            .context_lines(3);
+        // A path that is gone from disk is still one whose diff can be asked for.
+        let asked = match path {
+            Some(path) => self.guard.directory(path)?.relative(),
+            None => PathBuf::new(),
+        };
+        let beneath = place.prefix.join(asked);
+        if !beneath.as_os_str().is_empty() {
+            options.pathspec(&beneath);
+        }
+        let head = match place.repository.head() {
+            Ok(head) => Some(head.peel_to_tree().map_err(git_error)?),
+            // No commit yet: everything is new.
+            Err(error) if matches!(error.code(), ErrorCode::UnbornBranch | ErrorCode::NotFound) => None,
+            Err(error) => return Err(git_error(error)),
+        };
+        let diff = place
+            .repository
+            .diff_tree_to_workdir_with_index(head.as_ref(), Some(&mut options))
+            .map_err(git_error)?;
+        print(&diff)
+    }
+
+    fn repository(&self) -> Result<Place, WorkspaceError> {
+        let root = self.root();
+        let none: [&std::ffi::OsStr; 0] = [];
+        let repository = Repository::open_ext(root, RepositoryOpenFlags::empty(), none).map_err(|error| {
+            match error.code() {
+                ErrorCode::NotFound => {
+                    WorkspaceError::Refused("the workspace is not in a git repository; work without git".into())
+                }
+                ErrorCode::Owner => WorkspaceError::Refused(
+                    "the git repository belongs to another user, so it is not opened; work without git".into(),
+                ),
+                _ => git_error(error),
+            }
+        })?;
+        let mut own = Config::new().map_err(git_error)?;
+        // A repository may lack the file; then every setting has its default.
+        let file = repository.commondir().join("config");
+        if file.is_file() {
+            own.add_file(&file, ConfigLevel::Local, false).map_err(git_error)?;
+        }
+        repository.set_config(&own).map_err(git_error)?;
+        // `core.worktree` can name any directory; one that does not hold the workspace is none of its business.
+        let work_tree = repository.workdir().and_then(|path| path.canonicalize().ok());
+        let prefix = work_tree.and_then(|tree| Some(root.strip_prefix(&tree).ok()?.to_path_buf()));
+        match prefix {
+            Some(prefix) => Ok(Place { repository, prefix }),
+            None => Err(WorkspaceError::Refused(
+                "the git repository here has no work tree that holds the workspace; work without git".into(),
+            )),
+        }
+    }
+}
+
+fn branch(repository: &Repository) -> String {
+    match repository.head() {
+        Ok(head) if head.is_branch() => String::from_utf8_lossy(head.shorthand_bytes()).into_owned(),
+        Ok(head) => match head.target() {
+            Some(id) => format!("HEAD (detached at {})", &id.to_string()[..7]),
+            None => "HEAD".into(),
+        },
+        Err(_) => "no commits yet".into(),
+    }
+}
+
+fn letters(status: Status) -> String {
+    let pick = |pairs: &[(Status, char)]| {
+        pairs.iter().find(|(bit, _)| status.intersects(*bit)).map_or(' ', |(_, letter)| *letter)
+    };
+    if status.contains(Status::CONFLICTED) {
+        return "UU".into();
+    }
+    if status == Status::WT_NEW {
+        return "??".into();
+    }
+    let index = pick(&[
+        (Status::INDEX_NEW, 'A'),
+        (Status::INDEX_RENAMED, 'R'),
+        (Status::INDEX_DELETED, 'D'),
+        (Status::INDEX_TYPECHANGE, 'T'),
+        (Status::INDEX_MODIFIED, 'M'),
+    ]);
+    let tree = pick(&[
+        (Status::WT_DELETED, 'D'),
+        (Status::WT_RENAMED, 'R'),
+        (Status::WT_TYPECHANGE, 'T'),
+        (Status::WT_MODIFIED, 'M'),
+        (Status::WT_NEW, '?'),
+    ]);
+    [index, tree].iter().collect()
+}
+
+fn print(diff: &Diff<'_>) -> Result<String, WorkspaceError> {
+    let mut out = String::new();
+    let printed = diff.print(DiffFormat::Patch, |_, _, line| {
+        if matches!(line.origin(), ' ' | '+' | '-') {
+            out.push(line.origin());
+        }
+        out.push_str(&String::from_utf8_lossy(line.content()));
+        out.len() < MAX_DIFF
+    });
+    match printed {
+        Ok(()) => Ok(out),
+        Err(error) if error.code() == ErrorCode::User => {
+            out.push_str("[... the rest is left out: ask for the diff of one path ...]\n");
+            Ok(out)
+        }
+        Err(error) => Err(git_error(error)),
+    }
+}
+
+fn git_error(error: git2::Error) -> WorkspaceError {
+    WorkspaceError::Refused(format!("git: {}; work without git", error.message()))
+}

@@ -1,0 +1,415 @@
+//! Finding files and text: directory listings, globs, regular expressions, and the nearest name of a missing file.
+//!
+//! Walks follow the ignore rules of the repository and never a symbolic link; `.git` is not shown, other hidden files
+//! are. Names come from the walk, but every file that is searched is opened through the guard.
+
+use super::guard::Location;
+use super::{Workspace, WorkspaceError};
+use globset::{GlobBuilder, GlobMatcher};
+use grep_matcher::Matcher;
+use grep_regex::{RegexMatcher, RegexMatcherBuilder};
+use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch};
+use ignore::{DirEntry, WalkBuilder};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Files a search for a similar name looks at.
+const MAX_CANDIDATES: usize = 20_000;
+/// A line of a match longer than this is cut around the match.
+const MAX_LINE: usize = 240;
+
+/// Paths, and how many more there were.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    pub paths: Vec<String>,
+    pub left_out: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct GrepQuery {
+    /// A regular expression; taken literally where it is none.
+    pub pattern: String,
+    /// A file or directory; the workspace if `None`.
+    pub path: Option<String>,
+    pub glob: Option<String>,
+    pub limit: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match {
+    pub path: String,
+    pub line: u64,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Matches {
+    pub matches: Vec<Match>,
+    /// The limit ended the search before its end.
+    pub more: bool,
+    /// The pattern is no regular expression and was searched for as it stands.
+    pub literal: bool,
+    /// Nothing had this case; these are matches of any case.
+    pub any_case: bool,
+    pub files_searched: usize,
+}
+
+impl Workspace {
+    /// The entries of one directory: directories end in `/`, links in `@`.
+    pub fn list(&self, path: &str, limit: usize) -> Result<Listing, WorkspaceError> {
+        let location = self.existing_directory(path)?;
+        let mut listing = Listing::default();
+        for entry in walker(&self.guard.absolute(&location), Some(1)).flatten() {
+            if entry.depth() == 0 {
+                continue;
+            }
+            let mark = match entry.file_type() {
+                Some(kind) if kind.is_dir() => "/",
+                Some(kind) if kind.is_symlink() => "@",
+                _ => "",
+            };
+            listing.add(format!("{}{mark}", entry.file_name().to_string_lossy()), limit);
+        }
+        Ok(listing)
+    }
+
+    /// Files whose path beneath `path` matches; a pattern without `/` matches file names at any depth.
+    pub fn glob(
+        &self,
+        pattern: &str,
+        path: Option<&str>,
+        limit: usize,
+        cancel: &AtomicBool,
+    ) -> Result<Listing, WorkspaceError> {
+        let base = self.existing_directory(path.unwrap_or("."))?;
+        let glob = PathGlob::new(pattern)?;
+        let mut listing = Listing::default();
+        self.each_file(&base, cancel, &mut |relative, location| {
+            if glob.is_match(relative) {
+                listing.add(self.guard.display(location), limit);
+            }
+            true
+        });
+        listing.paths.sort();
+        Ok(listing)
+    }
+
+    /// Lines that match, by path and line.
+    pub fn grep(&self, query: &GrepQuery, cancel: &AtomicBool) -> Result<Matches, WorkspaceError> {
+        if query.pattern.is_empty() {
+            return Err(WorkspaceError::Refused("the pattern is empty; give the text to look for".into()));
+        }
+        let (matcher, literal) = matcher(&query.pattern, false)?;
+        let mut found = self.grep_with(&matcher, query, cancel)?;
+        if found.matches.is_empty() && query.pattern.chars().any(char::is_alphabetic) {
+            let (matcher, _) = self::matcher(&query.pattern, true)?;
+            found = self.grep_with(&matcher, query, cancel)?;
+            found.any_case = !found.matches.is_empty();
+        }
+        found.literal = literal;
+        Ok(found)
+    }
+
+    fn grep_with(
+        &self,
+        matcher: &RegexMatcher,
+        query: &GrepQuery,
+        cancel: &AtomicBool,
+    ) -> Result<Matches, WorkspaceError> {
+        let mut found = Matches::default();
+        let mut searcher =
+            SearcherBuilder::new().binary_detection(BinaryDetection::quit(0)).line_number(true).build();
+        let path = query.path.as_deref().unwrap_or(".");
+        let base = self.guard.directory(path)?;
+        let glob = query.glob.as_deref().map(PathGlob::new).transpose()?;
+        let is_file = !base.is_root() && matches!(self.guard.open_file(&base), Ok(Some(_)));
+        let mut wanted: Vec<Location> = Vec::new();
+        if is_file {
+            wanted.push(base);
+        } else if self.guard.open_directory(&base)?.is_none() {
+            return Err(self.missing("file or directory", path));
+        } else {
+            self.each_file(&base, cancel, &mut |relative, location| {
+                if glob.as_ref().is_none_or(|glob| glob.is_match(relative)) {
+                    wanted.push(location.clone());
+                }
+                true
+            });
+        }
+        wanted.sort_by_cached_key(|location| self.guard.display(location));
+        for location in &wanted {
+            if found.more || cancel.load(Ordering::Relaxed) {
+                break;
+            }
+            let Ok(Some((file, _))) = self.guard.open_file(location) else { continue };
+            found.files_searched += 1;
+            let path = self.guard.display(location);
+            let mut sink = Collect { path, matcher, limit: query.limit, found: &mut found };
+            // A file that cannot be read is as if it were not there; others still count.
+            let _ = searcher.search_file(matcher, &file, &mut sink);
+        }
+        Ok(found)
+    }
+
+    /// Every file the ignore rules leave, in the order of the walk.
+    pub fn files(&self, limit: usize) -> Vec<String> {
+        let mut files = Vec::new();
+        let Ok(base) = self.guard.directory(".") else { return files };
+        self.each_file(&base, &AtomicBool::new(false), &mut |_, location| {
+            files.push(self.guard.display(location));
+            files.len() < limit
+        });
+        files
+    }
+
+    /// Calls `visit` with the path beneath `base` and the place of each file, until it says no.
+    fn each_file(
+        &self,
+        base: &Location,
+        cancel: &AtomicBool,
+        visit: &mut dyn FnMut(&Path, &Location) -> bool,
+    ) {
+        let top = self.guard.absolute(base);
+        for entry in walker(&top, None).flatten() {
+            if cancel.load(Ordering::Relaxed) {
+                return;
+            }
+            let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
+            if let (true, Ok(relative)) = (is_file, entry.path().strip_prefix(&top))
+                && !visit(relative, &self.guard.beneath(base, relative))
+            {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn missing_file(&self, path: &str) -> WorkspaceError {
+        match self.guard.directory(path).and_then(|location| self.guard.open_directory(&location)) {
+            Ok(Some(_)) => WorkspaceError::Refused(format!("{path} is a directory; see list_directory")),
+            _ => self.missing("file", path),
+        }
+    }
+
+    /// `no file src/foo.rs; did you mean src/food.rs?`
+    pub(super) fn missing(&self, kind: &str, path: &str) -> WorkspaceError {
+        let mut candidates = self.files(MAX_CANDIDATES);
+        if kind == "directory" {
+            let mut parents: Vec<String> = candidates
+                .iter()
+                .flat_map(|file| Path::new(file).ancestors().skip(1))
+                .map(|parent| parent.to_string_lossy().into_owned())
+                .filter(|parent| !parent.is_empty())
+                .collect();
+            parents.sort();
+            parents.dedup();
+            candidates = parents;
+        }
+        let near = nearest_paths(path, &candidates);
+        let next = match near.as_slice() {
+            [] => "look with list_directory or glob".to_string(),
+            [one] => format!("did you mean {one}?"),
+            several => format!("did you mean one of {}?", several.join(", ")),
+        };
+        WorkspaceError::Missing(format!("no {kind} {path}; {next}"))
+    }
+}
+
+impl Listing {
+    fn add(&mut self, path: String, limit: usize) {
+        if self.paths.len() < limit {
+            self.paths.push(path);
+        } else {
+            self.left_out += 1;
+        }
+    }
+}
+
+fn walker(top: &Path, depth: Option<usize>) -> ignore::Walk {
+    WalkBuilder::new(top)
+        .hidden(false)
+        // Rules of directories above count when the workspace is part of a repository.
+        .parents(true)
+        .ignore(true)
+        .git_ignore(true)
+        .git_exclude(true)
+        // The user's own excludes would make the same repository look different on every machine.
+        .git_global(false)
+        .require_git(false)
+        .follow_links(false)
+        .max_depth(depth)
+        .sort_by_file_name(|a, b| a.cmp(b))
+        .filter_entry(|entry: &DirEntry| entry.depth() == 0 || entry.file_name() != ".git")
+        .build()
+}
+
+struct PathGlob {
+    matcher: GlobMatcher,
+    name_only: bool,
+}
+
+impl PathGlob {
+    fn new(pattern: &str) -> Result<Self, WorkspaceError> {
+        let plain = pattern.trim().trim_start_matches("./").trim_start_matches('/');
+        if plain.is_empty() || plain.split('/').any(|part| part == "..") {
+            return Err(WorkspaceError::Refused(format!(
+                "the pattern {pattern:?} is not beneath the workspace; use one like **/*.rs"
+            )));
+        }
+        let glob = GlobBuilder::new(plain).literal_separator(true).build().map_err(|error| {
+            WorkspaceError::Refused(format!(
+                "the pattern {pattern:?} is not a glob ({}); use one like **/*.rs",
+                error.kind()
+            ))
+        })?;
+        Ok(Self { matcher: glob.compile_matcher(), name_only: !plain.contains('/') })
+    }
+
+    fn is_match(&self, relative: &Path) -> bool {
+        match (self.name_only, relative.file_name()) {
+            (true, Some(name)) => self.matcher.is_match(Path::new(name)),
+            _ => self.matcher.is_match(relative),
+        }
+    }
+}
+
+/// The matcher, and whether the pattern had to be taken literally.
+fn matcher(pattern: &str, any_case: bool) -> Result<(RegexMatcher, bool), WorkspaceError> {
+    let build = |literal: bool| {
+        RegexMatcherBuilder::new()
+            .case_insensitive(any_case)
+            .fixed_strings(literal)
+            .multi_line(true)
+            .line_terminator(Some(b'\n'))
+            .build(pattern)
+    };
+    match build(false) {
+        Ok(matcher) => Ok((matcher, false)),
+        Err(_) => match build(true) {
+            Ok(matcher) => Ok((matcher, true)),
+            Err(error) => Err(WorkspaceError::Refused(format!(
+                "cannot search for {pattern:?}: {error}; search for a text within one line"
+            ))),
+        },
+    }
+}
+
+struct Collect<'a> {
+    path: String,
+    matcher: &'a RegexMatcher,
+    limit: usize,
+    found: &'a mut Matches,
+}
+
+impl Sink for Collect<'_> {
+    type Error = std::io::Error;
+
+    fn matched(&mut self, _: &Searcher, matched: &SinkMatch<'_>) -> Result<bool, Self::Error> {
+        if self.found.matches.len() >= self.limit {
+            self.found.more = true;
+            return Ok(false);
+        }
+        let bytes = matched.bytes();
+        let at = self.matcher.find(bytes)?.map_or(0, |place| place.start());
+        self.found.matches.push(Match {
+            path: self.path.clone(),
+            line: matched.line_number().unwrap_or(0),
+            text: shorten(bytes, at),
+        });
+        Ok(true)
+    }
+}
+
+/// A line without its break; a long one only around `at`.
+fn shorten(line: &[u8], at: usize) -> String {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_end_matches(['\n', '\r']);
+    if text.chars().count() <= MAX_LINE {
+        return text.to_string();
+    }
+    let before = String::from_utf8_lossy(&line[..at.min(line.len())]).chars().count();
+    let start = before.saturating_sub(MAX_LINE / 4);
+    let shown: String = text.chars().skip(start).take(MAX_LINE).collect();
+    let cut = |yes: bool| if yes { "[...]" } else { "" };
+    let ends_early = text.chars().count() > start + MAX_LINE;
+    format!("{}{shown}{}", cut(start > 0), cut(ends_early))
+}
+
+/// At most three paths that `wanted` may have meant: the same file name elsewhere, else a name a few letters off.
+fn nearest_paths(wanted: &str, candidates: &[String]) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let wanted = wanted.trim_matches('/').trim_start_matches("./").to_lowercase();
+    let name_of = |path: &str| path.rsplit('/').next().unwrap_or(path).to_string();
+    let name = name_of(&wanted);
+    let allowed = (name.chars().count() / 3).clamp(1, 4);
+    let mut scored: Vec<(usize, usize, &String)> = candidates
+        .iter()
+        .filter_map(|candidate| {
+            let lower = candidate.to_lowercase();
+            let own_name = name_of(&lower);
+            let by_name = distance(&name, &own_name, allowed)?;
+            let same_parts = lower.split('/').rev().zip(wanted.split('/').rev()).filter(|(a, b)| a == b).count();
+            Some((by_name, usize::MAX - same_parts, candidate))
+        })
+        .collect();
+    scored.sort();
+    let best = scored.first().map_or(0, |(by_name, _, _)| *by_name);
+    scored
+        .iter()
+        .take_while(|(by_name, _, _)| *by_name == best)
+        .take(SHOWN)
+        .map(|(_, _, path)| path.to_string())
+        .collect()
+}
+
+/// Levenshtein's distance where it is at most `allowed`.
+fn distance(a: &str, b: &str, allowed: usize) -> Option<usize> {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    if a.len().abs_diff(b.len()) > allowed {
+        return None;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().filter(|distance| *distance <= allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_single_letters() {
+        assert_eq!(distance("kitten", "sitting", 4), Some(3));
+        assert_eq!(distance("kitten", "sitting", 2), None);
+        assert_eq!(distance("", "ab", 2), Some(2));
+        assert_eq!(distance("same", "same", 1), Some(0));
+    }
+
+    #[test]
+    fn a_missing_path_names_what_was_meant() {
+        let files: Vec<String> =
+            ["src/food.rs", "src/main.rs", "lib/util/mod.rs", "lib/text/mod.rs", "README.md"].map(String::from).into();
+        let near = |path: &str| nearest_paths(path, &files);
+        assert_eq!(near("src/foo.rs"), ["src/food.rs"]);
+        assert_eq!(near("/home/me/project/src/main.rs"), ["src/main.rs"]);
+        assert_eq!(near("main.rs"), ["src/main.rs"]);
+        assert_eq!(near("util/mod.rs"), ["lib/util/mod.rs", "lib/text/mod.rs"]);
+        assert_eq!(near("readme.md"), ["README.md"]);
+        assert!(near("something/else/entirely.py").is_empty());
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_the_match() {
+        let line = format!("{}needle{}\n", "x".repeat(1000), "y".repeat(1000));
+        let short = shorten(line.as_bytes(), 1000);
+        assert!(short.contains("needle") && short.starts_with("[...]") && short.ends_with("[...]"));
+        assert!(short.len() < 300);
+    }
+}
