@@ -1,9 +1,26 @@
 //! One file per tool and the registry. A tool is thin: its spec (the JSON of `tools/`), its access, and a call into
 //! `workspace`. Tools never ask for approval and never touch the disk themselves.
+//!
+//! A new tool is a file here, a JSON in `tools/` and a line in [`Registry::standard`]. What a model is told when it
+//! can repair a call comes from `workspace`; reading arguments the way models write them is `arguments`' part.
+
+mod arguments;
+mod edit;
+mod git_diff;
+mod git_status;
+mod glob;
+mod grep_search;
+mod list_directory;
+mod read_file;
+mod run_shell_command;
+mod todo_write;
+mod write_file;
 
 use crate::chat::ToolSpec;
-use crate::workspace::Workspace;
+use crate::workspace::shell::Shell;
+use crate::workspace::{Workspace, WorkspaceError};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub type Arguments = Map<String, Value>;
@@ -21,6 +38,7 @@ pub enum Access {
 /// What a tool may use while it runs.
 pub struct ToolContext<'a> {
     pub workspace: &'a Workspace,
+    pub shell: &'a Shell,
     pub cancel: &'a AtomicBool,
     /// Called with output as it comes (shell), unescaped.
     pub on_output: &'a mut dyn FnMut(&str),
@@ -40,6 +58,12 @@ pub struct ToolOutput {
     pub ok: bool,
 }
 
+impl ToolOutput {
+    fn ok(text: impl Into<String>, summary: impl Into<String>) -> Self {
+        Self { text: text.into(), summary: summary.into(), diff: String::new(), ok: true }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
     /// The model can repair this: what happened, where, and the next step to take.
@@ -48,6 +72,15 @@ pub enum ToolError {
     /// The user must act (sandbox missing, disk full): message and hint.
     #[error("{message}")]
     ToUser { message: String, hint: String },
+}
+
+impl From<WorkspaceError> for ToolError {
+    fn from(error: WorkspaceError) -> Self {
+        match error {
+            WorkspaceError::Machine { message, hint } => Self::ToUser { message, hint },
+            repairable => Self::ToModel(repairable.to_string()),
+        }
+    }
 }
 
 pub trait Tool: Send + Sync {
@@ -60,4 +93,58 @@ pub trait Tool: Send + Sync {
         None
     }
     fn run(&self, context: &mut ToolContext<'_>, arguments: &Arguments) -> Result<ToolOutput, ToolError>;
+}
+
+/// The tools of a session, in the order the model sees them.
+#[derive(Clone, Default)]
+pub struct Registry {
+    tools: Vec<Arc<dyn Tool>>,
+}
+
+impl Registry {
+    /// Every tool, with a todo list of its own.
+    pub fn standard() -> Self {
+        let mut registry = Self::default();
+        registry.add(read_file::ReadFile::new);
+        registry.add(list_directory::ListDirectory::new);
+        registry.add(glob::Glob::new);
+        registry.add(grep_search::GrepSearch::new);
+        registry.add(edit::EditFile::new);
+        registry.add(write_file::WriteFile::new);
+        registry.add(run_shell_command::RunShellCommand::new);
+        registry.add(todo_write::TodoWrite::new);
+        registry.add(git_status::GitStatus::new);
+        registry.add(git_diff::GitDiff::new);
+        registry
+    }
+
+    /// A spec that cannot be parsed leaves its tool out; a test over `tools/` keeps that from ever shipping.
+    fn add<T: Tool + 'static>(&mut self, new: fn() -> Option<T>) {
+        if let Some(tool) = new() {
+            self.tools.push(Arc::new(tool));
+        }
+    }
+
+    pub fn specs(&self) -> Vec<ToolSpec> {
+        self.tools.iter().map(|tool| tool.spec().clone()).collect()
+    }
+
+    pub fn get(&self, name: &str) -> Option<&dyn Tool> {
+        self.tools.iter().find(|tool| tool.spec().name == name).map(|tool| &**tool)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tools.iter().map(|tool| tool.spec().name.as_str())
+    }
+
+    /// The named tools, in this registry's order; they share their state with it.
+    pub fn subset(&self, names: &[&str]) -> Self {
+        let named = |tool: &&Arc<dyn Tool>| names.contains(&tool.spec().name.as_str());
+        Self { tools: self.tools.iter().filter(named).cloned().collect() }
+    }
+}
+
+/// Reads the spec of a tool from its JSON in `tools/`.
+fn parse_spec(json: &str) -> Option<ToolSpec> {
+    serde_json::from_str(json).ok()
 }

@@ -64,7 +64,9 @@ impl EditError {
     pub fn explain(&self, path: &str) -> String {
         match self {
             Self::Same => {
-                format!("old_string and new_string are the same: nothing to change in {path}. If it is right as it is, go on")
+                format!(
+                    "old_string and new_string are the same: nothing to change in {path}. If it is right as it is, go on"
+                )
             }
             Self::Empty => format!(
                 "old_string is empty, but {path} is not; copy the text to replace into old_string, or use write_file"
@@ -145,12 +147,7 @@ pub fn apply(text: &str, edit: &Edit) -> Result<Edited, EditError> {
     if out == text {
         return Err(EditError::Same);
     }
-    Ok(Edited {
-        text: out,
-        replaced: found.places.len(),
-        line: line_of(text, first),
-        bridged: found.bridged,
-    })
+    Ok(Edited { text: out, replaced: found.places.len(), line: line_of(text, first), bridged: found.bridged })
 }
 
 /// One replacement: bytes of the text, and what comes there.
@@ -293,7 +290,11 @@ impl<'t> View<'t> {
         let unix = old.replace("\r\n", "\n");
         let mut wanted = unix.clone();
         if drift.trailing {
-            wanted = unix.split('\n').map(|line| line.trim_end_matches([' ', '\t'])).collect::<Vec<_>>().join("\n");
+            wanted = unix
+                .split('\n')
+                .map(|line| line.trim_end_matches([' ', '\t']))
+                .collect::<Vec<_>>()
+                .join("\n");
         }
         if drift.decompose {
             wanted = wanted.nfd().collect();
@@ -464,7 +465,8 @@ mod tests {
     #[test]
     fn errors_say_where_and_what_next() {
         let text = "fn area(w: u32, h: u32) -> u32 {\n    w * h\n}\n";
-        let message = apply(text, &edit("fn area(w: i32, h: i32) -> i32 {", "x")).unwrap_err().explain("a.rs");
+        let message =
+            apply(text, &edit("fn area(w: i32, h: i32) -> i32 {", "x")).unwrap_err().explain("a.rs");
         assert!(message.contains("line 1:\nfn area(w: u32, h: u32) -> u32 {\n"), "{message}");
         let message = apply(text, &edit("completely different", "x")).unwrap_err().explain("a.rs");
         assert!(message.contains("No line is like it"), "{message}");

@@ -92,11 +92,12 @@ impl Workspace {
         let none: [&std::ffi::OsStr; 0] = [];
         let repository = Repository::open_ext(root, RepositoryOpenFlags::empty(), none).map_err(|error| {
             match error.code() {
-                ErrorCode::NotFound => {
-                    WorkspaceError::Refused("the workspace is not in a git repository; work without git".into())
-                }
+                ErrorCode::NotFound => WorkspaceError::Refused(
+                    "the workspace is not in a git repository; work without git".into(),
+                ),
                 ErrorCode::Owner => WorkspaceError::Refused(
-                    "the git repository belongs to another user, so it is not opened; work without git".into(),
+                    "the git repository belongs to another user, so it is not opened; work without git"
+                        .into(),
                 ),
                 _ => git_error(error),
             }

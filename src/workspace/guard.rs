@@ -200,7 +200,8 @@ impl Guard {
                 }
                 FileType::Directory => {
                     let flags = directory_flags() | OFlags::NOFOLLOW;
-                    let handle = rustix::fs::openat(here, &name, flags, Mode::empty()).map_err(Obstacle::Io)?;
+                    let handle =
+                        rustix::fs::openat(here, &name, flags, Mode::empty()).map_err(Obstacle::Io)?;
                     handles.push(handle);
                     names.push(name);
                 }
@@ -377,9 +378,7 @@ fn check_spelling(path: &str) -> Result<(), WorkspaceError> {
 /// The name as the most forgiving file system would compare it: case, ignorable characters and trailing dots and
 /// spaces do not count.
 fn fold_name(name: &OsStr) -> String {
-    let ignorable = |c: char| {
-        matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
+    let ignorable = |c: char| matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     let folded: String = name.to_string_lossy().chars().filter(|c| !ignorable(*c)).collect();
     folded.to_lowercase().trim_end_matches(['.', ' ']).to_string()
 }

@@ -11,6 +11,7 @@ mod git;
 mod guard;
 mod journal;
 mod search;
+pub mod sandbox;
 pub mod shell;
 pub mod text;
 mod write;
@@ -104,9 +105,6 @@ impl std::fmt::Debug for Existing {
         write!(f, "Existing({} bytes)", self.bytes.len())
     }
 }
-
-pub mod sandbox;
-pub mod shell;
 
 /// A directory the agent works in. All paths are resolved beneath it by one guard.
 pub struct Workspace {

@@ -347,7 +347,8 @@ fn nearest_paths(wanted: &str, candidates: &[String]) -> Vec<String> {
             let lower = candidate.to_lowercase();
             let own_name = name_of(&lower);
             let by_name = distance(&name, &own_name, allowed)?;
-            let same_parts = lower.split('/').rev().zip(wanted.split('/').rev()).filter(|(a, b)| a == b).count();
+            let same_parts =
+                lower.split('/').rev().zip(wanted.split('/').rev()).filter(|(a, b)| a == b).count();
             Some((by_name, usize::MAX - same_parts, candidate))
         })
         .collect();
@@ -395,7 +396,9 @@ mod tests {
     #[test]
     fn a_missing_path_names_what_was_meant() {
         let files: Vec<String> =
-            ["src/food.rs", "src/main.rs", "lib/util/mod.rs", "lib/text/mod.rs", "README.md"].map(String::from).into();
+            ["src/food.rs", "src/main.rs", "lib/util/mod.rs", "lib/text/mod.rs", "README.md"]
+                .map(String::from)
+                .into();
         let near = |path: &str| nearest_paths(path, &files);
         assert_eq!(near("src/foo.rs"), ["src/food.rs"]);
         assert_eq!(near("/home/me/project/src/main.rs"), ["src/main.rs"]);

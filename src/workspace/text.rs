@@ -222,7 +222,9 @@ mod tests {
         assert_eq!(Content::of(b"ab\0cd"), Content::Binary("binary file"));
         assert_eq!(Content::of(b"\xff\xfea\0b\0"), Content::Binary("UTF-16 text"));
         assert_eq!(Content::of(b"\x1f\x8b\x08\x08\xffabc"), Content::Binary("gzip archive"));
-        for plain in [&b"GGUF is a file format"[..], b"BZh", b"GIF89a is a format", b"", b"\x1b[1mbold\x1b[0m"] {
+        for plain in
+            [&b"GGUF is a file format"[..], b"BZh", b"GIF89a is a format", b"", b"\x1b[1mbold\x1b[0m"]
+        {
             assert!(matches!(Content::of(plain), Content::Text(_)), "{plain:?}");
         }
     }
@@ -237,7 +239,9 @@ mod tests {
             assert_eq!(cut.head.len() + cut.tail.len() + cut.left_out_chars, long.len());
         }
         let cut = cut_middle(&long, 300).unwrap();
-        assert!(cut.head.ends_with('\n') && cut.tail.starts_with("line ") && cut.tail.ends_with("line 1000\n"));
+        assert!(
+            cut.head.ends_with('\n') && cut.tail.starts_with("line ") && cut.tail.ends_with("line 1000\n")
+        );
         let one_line = "é".repeat(1000);
         let cut = cut_middle(&one_line, 90).unwrap();
         assert_eq!((cut.head.chars().count(), cut.tail.chars().count()), (60, 30));

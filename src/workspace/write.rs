@@ -112,7 +112,8 @@ fn put_in_place(
             rustix::fs::renameat(directory, temporary, directory, name)?;
         }
         // A link fails where the name exists, on every unix; a rename would replace what appeared meanwhile.
-        Expected::Absent => match rustix::fs::linkat(directory, temporary, directory, name, AtFlags::empty()) {
+        Expected::Absent => match rustix::fs::linkat(directory, temporary, directory, name, AtFlags::empty())
+        {
             Ok(()) => rustix::fs::unlinkat(directory, temporary, AtFlags::empty())?,
             Err(Errno::EXIST) => return Err(WriteError::Changed),
             // File systems without hard links (FAT, some shares).
@@ -175,7 +176,10 @@ mod tests {
         std::fs::write(&path, "theirs").unwrap();
         let stale = Expected::Hash(hash(b"ours"));
         assert!(matches!(replace(&directory, name, b"new", None, stale), Err(WriteError::Changed)));
-        assert!(matches!(replace(&directory, name, b"new", None, Expected::Absent), Err(WriteError::Changed)));
+        assert!(matches!(
+            replace(&directory, name, b"new", None, Expected::Absent),
+            Err(WriteError::Changed)
+        ));
         assert!(matches!(remove(&directory, name, hash(b"ours")), Err(WriteError::Changed)));
         assert_eq!(std::fs::read(&path).unwrap(), b"theirs");
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);

@@ -28,7 +28,9 @@ pub(super) fn find(text: &str, edit: &Edit, blank_lines: bool) -> Vec<Window> {
             continue;
         }
         let pairs = here.iter().zip(&wanted).filter(|(line, _)| !line.key.is_empty());
-        let Some(shift) = Shift::between(pairs.map(|(line, old)| (line.indent, old.indent))) else { continue };
+        let Some(shift) = Shift::between(pairs.map(|(line, old)| (line.indent, old.indent))) else {
+            continue;
+        };
         let (first, last) = (&lines.ranges[start], &lines.ranges[start + wanted.len() - 1]);
         // Lines that are deleted take their line break with them.
         let end = if new.text.is_empty() && old.terminated { last.full_end } else { last.end };

@@ -35,13 +35,11 @@ pub(super) fn find(text: &str, old: &str) -> Option<Nearest> {
             }
         }
     }
-    let (start, best) =
-        scores.iter().copied().enumerate().fold(
-            (0, 0.0),
-            |best, (at, score)| {
-                if score > best.1 { (at, score) } else { best }
-            },
-        );
+    let (start, best) = scores
+        .iter()
+        .copied()
+        .enumerate()
+        .fold((0, 0.0), |best, (at, score)| if score > best.1 { (at, score) } else { best });
     if best < ALIKE {
         return None;
     }
