@@ -1,7 +1,7 @@
 //! Flags and subcommands. The help texts are the documentation of each.
 
 use crate::commands::bench::BenchArgs;
-use crate::commands::{self, CommandResult, Failure, exit};
+use crate::commands::{self, CommandResult, Failure, exit, inspect_chat};
 use crate::engine::kv::KvType;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -46,6 +46,27 @@ pub enum Command {
 pub enum Inspect {
     /// The header of a GGUF file
     Gguf { file: PathBuf },
+    /// {"text", "added"?} -> {"ids"}
+    Tokens {
+        #[command(flatten)]
+        model: ModelArgs,
+    },
+    /// {"messages", "tools"?, "add_generation_prompt"?} -> {"text"}
+    Prompt {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// qwen3-coder, hermes, hermes-qwen2.5 or thinking
+        #[arg(long)]
+        format: Option<String>,
+    },
+    /// {"tools", "output", "chunks"?, "prompt_opened_think"?} -> {"content", "calls", ...}
+    Calls {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// qwen3-coder, hermes, hermes-qwen2.5 or thinking
+        #[arg(long)]
+        format: Option<String>,
+    },
     /// {"tokens", "top"?} -> {"logits"} or {"top"}
     Logits {
         #[command(flatten)]
@@ -67,6 +88,11 @@ impl ModelArgs {
                 .hint("choose f32, f16 or q8_0")
         })
     }
+    /// The chat format by name, else the model's.
+    fn format(&self, name: Option<&str>) -> Result<crate::chat::ChatFormat, Failure> {
+        let path = if name.is_none() && self.model.is_some() { Some(self.path()?) } else { None };
+        commands::inspect::format(name, path.as_deref())
+    }
     pub fn path(&self) -> Result<PathBuf, Failure> {
         self.model.clone().map(PathBuf::from).ok_or_else(|| Failure::new(exit::NO_MODEL, "no model"))
     }
@@ -79,6 +105,15 @@ impl Cli {
                 commands::bench::run(&args, &model.path()?, model.threads(), model.kv(KvType::F16)?)
             }
             Command::Inspect(Inspect::Gguf { file }) => commands::inspect::gguf(&file),
+            Command::Inspect(Inspect::Tokens { model }) => commands::inspect::tokens(&model.path()?),
+            Command::Inspect(Inspect::Prompt { model, format }) => {
+                let format = model.format(format.as_deref())?;
+                commands::inspect::lines(|line| inspect_chat::prompt_line(format, line))
+            }
+            Command::Inspect(Inspect::Calls { model, format }) => {
+                let format = model.format(format.as_deref())?;
+                commands::inspect::lines(|line| inspect_chat::calls_line(format, line))
+            }
             Command::Inspect(Inspect::Logits { model, kernels }) => commands::inspect::logits(
                 &model.path()?,
                 model.threads(),

@@ -80,7 +80,7 @@ fn gather(
     let root = workspace.root();
     Surroundings {
         directory: root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned(),
-        date: jiff::Zoned::now().strftime("%Y-%m-%d").to_string(),
+        date: jiff::ZonedDateTime::now().strftime("%Y-%m-%d").to_string(),
         branch: workspace.git_branch(),
         mode: options.mode,
         files,

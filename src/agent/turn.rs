@@ -449,7 +449,8 @@ impl Turn {
     }
 
     fn stopped(&mut self, state: State, why: Stop, partial: Option<Generated>, effects: &mut Vec<Effect>) {
-        if let Some(partial) = partial {
+        // An answer that was stopped before its first word leaves nothing in the history.
+        if let Some(partial) = partial.filter(|p| p.usage.completion > 0 || !p.message.content.is_empty()) {
             self.take_in(&partial.message, partial.usage, effects);
         }
         match state {

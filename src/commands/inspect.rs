@@ -4,6 +4,7 @@
 
 use super::bench::kernel_set;
 use super::{CommandResult, Failure, exit, inspect_gguf};
+use crate::chat::ChatFormat;
 use crate::engine::gguf::Gguf;
 use crate::engine::kv::KvType;
 use crate::engine::{Engine, EngineOptions, TokenId, Want};
@@ -78,4 +79,32 @@ pub fn logits(model: &Path, threads: usize, kv: KvType, kernels: Option<&str>) -
         };
         Ok(json!({ "top": rows.map(best).collect::<Vec<_>>() }))
     })
+}
+
+/// `{"text", "added"?}` -> `{"ids"}`
+pub fn tokens(model: &Path) -> CommandResult {
+    let broken = |error: crate::engine::EngineError| Failure::new(exit::NO_MODEL, error.to_string());
+    let gguf = Gguf::open(model).map_err(broken)?;
+    let tokenizer = crate::engine::tokenizer::Tokenizer::from_gguf(&gguf).map_err(broken)?;
+    lines(|request| {
+        let text = request["text"].as_str().ok_or("\"text\" must be a text")?;
+        let added = request.get("added").and_then(Value::as_bool).unwrap_or(false);
+        Ok(json!({ "ids": tokenizer.encode(text, added) }))
+    })
+}
+
+/// The chat format by name, else the one a model file speaks.
+pub fn format(name: Option<&str>, model: Option<&Path>) -> Result<ChatFormat, Failure> {
+    if let Some(name) = name {
+        return ChatFormat::from_name(name).ok_or_else(|| {
+            Failure::new(exit::USAGE, format!("no chat format is called {name:?}"))
+                .hint("choose qwen3-coder, hermes, hermes-qwen2.5 or thinking")
+        });
+    }
+    let Some(path) = model else {
+        return Err(Failure::new(exit::USAGE, "which chat format?").hint("name it with --format, or a model with -m"));
+    };
+    let gguf = Gguf::open(path).map_err(|error| Failure::new(exit::NO_MODEL, error.to_string()))?;
+    let name = gguf.str("general.name").unwrap_or_default();
+    Ok(ChatFormat::detect(gguf.str("tokenizer.chat_template"), name))
 }

@@ -1,8 +1,9 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
 pub mod bench;
-pub mod exec;
+
 pub mod inspect;
+pub mod inspect_chat;
 pub mod inspect_gguf;
 pub mod sandbox;
 

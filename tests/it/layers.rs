@@ -93,7 +93,8 @@ fn problems(relative: &str, text: &str) -> Vec<String> {
         }
         for import in imports(line) {
             let known = TABLE.iter().any(|(name, _)| *name == import);
-            let fine = import == module || !known || allowed.contains(&"*") || allowed.contains(&import.as_str());
+            let fine =
+                import == module || !known || allowed.contains(&"*") || allowed.contains(&import.as_str());
             if !fine {
                 problems.push(format!("{relative}:{}: {module} may not import {import}", number + 1));
             }
@@ -140,6 +141,9 @@ fn no_test_file_is_forgotten() {
     let main = std::fs::read_to_string(folder.join("main.rs")).unwrap();
     for entry in std::fs::read_dir(&folder).unwrap() {
         let name = entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
-        assert!(name == "main" || main.contains(&format!("mod {name};")), "tests/it/{name} is not in main.rs");
+        assert!(
+            name == "main" || main.contains(&format!("mod {name};")),
+            "tests/it/{name} is not in main.rs"
+        );
     }
 }
