@@ -104,7 +104,8 @@ impl ChatFormat {
             return Self::HermesQwen25;
         }
         if !template.is_empty() {
-            let opens = template.trim_end().ends_with("{%- endif %}") && template.contains("assistant\\n<think>\\n");
+            let opens =
+                template.trim_end().ends_with("{%- endif %}") && template.contains("assistant\\n<think>\\n");
             return if opens || name.contains("thinking") { Self::Thinking } else { Self::Hermes };
         }
         if name.contains("qwen3-coder") || name.contains("qwen3 coder") {
@@ -188,23 +189,36 @@ impl ChatFormat {
         for (i, message) in messages.iter().enumerate() {
             match message.role {
                 Role::System | Role::User => {
-                    out.template(if message.role == Role::User { "<|im_start|>user\n" } else { "<|im_start|>system\n" });
+                    out.template(if message.role == Role::User {
+                        "<|im_start|>user\n"
+                    } else {
+                        "<|im_start|>system\n"
+                    });
                     out.content(&message.content);
                     out.template("<|im_end|>\n");
                 }
                 Role::Assistant => {
-                    let thoughts = message.reasoning.as_deref().filter(|_| last_user.is_none_or(|last| i > last));
+                    let thoughts =
+                        message.reasoning.as_deref().filter(|_| last_user.is_none_or(|last| i > last));
                     self.assistant(message, thoughts, out);
                 }
                 Role::Tool => {
                     let opens = i == 0 || messages[i - 1].role != Role::Tool;
                     let closes = messages.get(i + 1).is_none_or(|next| next.role != Role::Tool);
                     if self == Self::Qwen3Coder {
-                        out.template(if opens { "<|im_start|>user\n<tool_response>\n" } else { "<tool_response>\n" });
+                        out.template(if opens {
+                            "<|im_start|>user\n<tool_response>\n"
+                        } else {
+                            "<tool_response>\n"
+                        });
                         out.content(&message.content);
                         out.template("\n</tool_response>\n");
                     } else {
-                        out.template(if opens { "<|im_start|>user\n<tool_response>\n" } else { "\n<tool_response>\n" });
+                        out.template(if opens {
+                            "<|im_start|>user\n<tool_response>\n"
+                        } else {
+                            "\n<tool_response>\n"
+                        });
                         out.content(&message.content);
                         out.template("\n</tool_response>");
                     }

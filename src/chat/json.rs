@@ -255,7 +255,13 @@ pub fn convert_arguments(arguments: Map<String, Value>, parameters: &Value) -> M
             value => value,
         }
     };
-    arguments.into_iter().map(|(key, value)| { let value = convert(&key, value); (key, value) }).collect()
+    arguments
+        .into_iter()
+        .map(|(key, value)| {
+            let value = convert(&key, value);
+            (key, value)
+        })
+        .collect()
 }
 
 /// What is wrong with a call's arguments, in words the model can act on.
@@ -272,17 +278,25 @@ pub fn validate(call: &super::ToolCall, spec: &super::ToolSpec) -> Result<(), St
     for (key, value) in &call.arguments {
         let Some(schema) = properties.get(key) else {
             let names = names.join("`, `");
-            return Err(format!("{}: there is no parameter `{key}`; the parameters are `{names}`", call.name));
+            return Err(format!(
+                "{}: there is no parameter `{key}`; the parameters are `{names}`",
+                call.name
+            ));
         };
         let kinds = types(schema, &spec.parameters, 0);
         let kind = type_name(value);
-        let fits = kinds.is_empty() || kinds.iter().any(|k| k == kind || (k == "number" && kind == "integer"));
+        let fits =
+            kinds.is_empty() || kinds.iter().any(|k| k == kind || (k == "number" && kind == "integer"));
         if !fits {
             return Err(format!("{}: `{key}` must be {}, not {kind}", call.name, kinds.join(" or ")));
         }
         if let Some(allowed) = schema.get("enum").and_then(Value::as_array) {
             if !allowed.contains(value) {
-                return Err(format!("{}: `{key}` must be one of {}", call.name, spaced(&Value::Array(allowed.clone()))));
+                return Err(format!(
+                    "{}: `{key}` must be one of {}",
+                    call.name,
+                    spaced(&Value::Array(allowed.clone()))
+                ));
             }
         }
     }

@@ -94,8 +94,12 @@ impl ToolCallParser {
         let mut parsed = Parsed::default();
         let mut body = self.text.as_str();
         let opened = self.format == ChatFormat::Thinking;
-        if let Some((thoughts, rest)) = body.split_once(END_THINK).filter(|(before, _)| opened || before.trim_start().starts_with("<think>")) {
-            parsed.reasoning = Some(thoughts.trim_start().strip_prefix("<think>").unwrap_or(thoughts).trim().into());
+        if let Some((thoughts, rest)) = body
+            .split_once(END_THINK)
+            .filter(|(before, _)| opened || before.trim_start().starts_with("<think>"))
+        {
+            parsed.reasoning =
+                Some(thoughts.trim_start().strip_prefix("<think>").unwrap_or(thoughts).trim().into());
             body = rest.trim_start_matches('\n');
         } else if opened && self.thinking {
             parsed.reasoning = Some(body.trim().into());
@@ -127,7 +131,8 @@ impl ToolCallParser {
             // An opening whose name has not come yet.
             if let Some(at) = text.rfind(mark) {
                 let rest = &text[at + mark.len()..];
-                let open = if mark == OPEN { undecided(rest) } else { !rest.contains('>') && rest.len() < 80 };
+                let open =
+                    if mark == OPEN { undecided(rest) } else { !rest.contains('>') && rest.len() < 80 };
                 if open {
                     hold = hold.max(text.len() - at);
                 }
@@ -360,7 +365,9 @@ impl ToolCallParser {
                 Some(call) => {
                     // The fence, and the line it stands on, is not part of the content.
                     let before = &text[..begin];
-                    let fence = before.rfind("```").filter(|&i| before[i..].trim_start_matches('`').trim().len() < 12);
+                    let fence = before
+                        .rfind("```")
+                        .filter(|&i| before[i..].trim_start_matches('`').trim().len() < 12);
                     found = Some((fence.unwrap_or(begin), call));
                     at = begin + length;
                 }
@@ -387,7 +394,8 @@ fn undecided(rest: &str) -> bool {
 
 /// The tool's name in a JSON call that is still being written.
 fn json_name(text: &str) -> Option<String> {
-    let after = text.split_once("\"name\"")?.1.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+    let after =
+        text.split_once("\"name\"")?.1.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
     after.split_once('"').map(|(name, _)| name.to_string())
 }
 

@@ -102,7 +102,9 @@ pub fn format(name: Option<&str>, model: Option<&Path>) -> Result<ChatFormat, Fa
         });
     }
     let Some(path) = model else {
-        return Err(Failure::new(exit::USAGE, "which chat format?").hint("name it with --format, or a model with -m"));
+        return Err(
+            Failure::new(exit::USAGE, "which chat format?").hint("name it with --format, or a model with -m")
+        );
     };
     let gguf = Gguf::open(path).map_err(|error| Failure::new(exit::NO_MODEL, error.to_string()))?;
     let name = gguf.str("general.name").unwrap_or_default();

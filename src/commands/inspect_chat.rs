@@ -29,7 +29,8 @@ pub fn calls_line(format: ChatFormat, request: &Value) -> Result<Value, String> 
         Some(Value::Array(chunks)) => {
             let mut rest = output;
             for length in chunks {
-                let mut end = (length.as_u64().ok_or("a chunk must be a length or a text")? as usize).min(rest.len());
+                let mut end =
+                    (length.as_u64().ok_or("a chunk must be a length or a text")? as usize).min(rest.len());
                 while !rest.is_char_boundary(end) {
                     end += 1;
                 }
@@ -70,7 +71,8 @@ pub fn tools(value: &Value) -> Result<Vec<ToolSpec>, String> {
         _ => return Err("\"tools\" must be a list".into()),
     };
     let spec = |tool: &Value| {
-        serde_json::from_value(tool.get("function").unwrap_or(tool).clone()).map_err(|error| format!("a tool: {error}"))
+        serde_json::from_value(tool.get("function").unwrap_or(tool).clone())
+            .map_err(|error| format!("a tool: {error}"))
     };
     list.iter().map(spec).collect()
 }

@@ -2,9 +2,12 @@
 
 pub mod bench;
 
+pub mod config;
 pub mod inspect;
 pub mod inspect_chat;
 pub mod inspect_gguf;
+pub mod load;
+pub mod models;
 pub mod sandbox;
 
 /// Exit codes, as documented in the README.

@@ -74,7 +74,9 @@ impl LocalModel {
         let context = options.context.unwrap_or(own.min(DEFAULT_CONTEXT));
         if context > own {
             return Err(ModelError::Unavailable {
-                message: format!("a context of {context} tokens is more than the {own} this model was made for"),
+                message: format!(
+                    "a context of {context} tokens is more than the {own} this model was made for"
+                ),
                 hint: format!("--ctx takes up to {own} for {stem}"),
             });
         }
@@ -152,7 +154,8 @@ impl LocalModel {
         let mut tail = Tail::default();
         let start = self.sequence.tokens().len();
         let room = self.sequence.capacity().saturating_sub(start + 8);
-        let most = if request.sampling.max_tokens == 0 { room } else { request.sampling.max_tokens.min(room) };
+        let most =
+            if request.sampling.max_tokens == 0 { room } else { request.sampling.max_tokens.min(room) };
         let mut generated = 0;
         let stop = loop {
             if request.cancel.load(Ordering::Relaxed) {
