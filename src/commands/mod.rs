@@ -1,8 +1,8 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
 pub mod bench;
-
 pub mod config;
+pub mod exec;
 pub mod inspect;
 pub mod inspect_chat;
 pub mod inspect_gguf;
