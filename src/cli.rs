@@ -37,6 +37,7 @@ pub struct ModelArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Exec(Box<commands::exec::ExecArgs>),
     /// Tokens per second of prefill and decode on this machine
     Bench {
         #[command(flatten)]
@@ -91,7 +92,7 @@ pub enum Inspect {
 }
 
 impl ModelArgs {
-    fn load_options(&self) -> LoadOptions {
+    pub fn load_options(&self) -> LoadOptions {
         let mut flags = Vec::new();
         let mut flag = |key, value: Option<String>, flag| flags.extend(value.map(|value| (key, value, flag)));
         flag("model", self.model.clone(), "--model");
@@ -117,6 +118,7 @@ impl ModelArgs {
 impl Cli {
     pub fn run(self) -> CommandResult {
         match self.command {
+            Command::Exec(args) => commands::exec::command(&args, interrupts()?),
             Command::Bench { model, args } => {
                 let config = model.config()?;
                 commands::bench::run(

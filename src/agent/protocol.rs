@@ -86,8 +86,10 @@ pub enum Event {
         context: usize,
         directory: String,
         mode: ApprovalMode,
-        /// One line: the tier and what it does not protect.
+        /// The tier: full, reduced or none.
         sandbox: String,
+        /// One line: the tier, what it does not protect, and what would help.
+        sandbox_note: String,
     },
     TurnStarted,
     /// `phase` is "load" or "prefill".

@@ -144,7 +144,8 @@ impl Session {
             context: self.model.info().context,
             directory: self.workspace.root().display().to_string(),
             mode: self.mode,
-            sandbox: self.shell.status_line(),
+            sandbox: self.shell.tier().to_string(),
+            sandbox_note: self.shell.status_line(),
         });
         self.open_transcript();
         while let Some(op) = self.pending.pop_front().or_else(|| self.ops.recv().ok()) {

@@ -158,7 +158,7 @@ impl Text {
     fn statistics(&mut self, result: &ExecResult, outcome: &TurnOutcome) -> String {
         let usage = outcome.usage;
         format!(
-            "{}: {:.1} s, {} model calls, {} tool calls, tokens: {} prompt ({} cached), {} generated; {}",
+            "{}: {:.1} s, {} model calls, {} tool calls, tokens: {} prompt ({} cached), {} generated; sandbox: {}",
             escape_line(&result.model),
             result.duration.as_secs_f64(),
             outcome.model_calls,
@@ -182,8 +182,8 @@ impl View for Text {
             };
         }
         match event {
-            Event::SessionStarted { sandbox, .. } => {
-                let line = self.style("2", &escape_line(sandbox));
+            Event::SessionStarted { sandbox_note, .. } => {
+                let line = self.style("2", &escape_line(sandbox_note));
                 self.line(streams, &line)
             }
             Event::Progress { phase, done, total } => self.progress(streams, phase, *done, *total),
@@ -235,6 +235,9 @@ impl View for Text {
             if !self.quiet {
                 let statistics = self.statistics(result, outcome);
                 let _ = writeln!(streams.err, "{}", self.style("2", &statistics));
+            } else if result.sandbox != "full" {
+                // Going without protection is said in every result.
+                let _ = writeln!(streams.err, "sandbox: {}", escape_line(&result.sandbox));
             }
         }
         if let Some(message) = ending.message() {
