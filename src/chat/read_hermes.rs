@@ -340,7 +340,7 @@ impl HermesReader {
             _ => {}
         }
         // More than one object: which of it is meant is not for us to guess.
-        self.untagged = fenced;
+        self.untagged = false;
         sink.problem(format!(
             "an object that names `{name}` stands in the text, with more after it, so it was not run: write calls \
              within <tool_call></tool_call> tags and nothing after them"
@@ -409,7 +409,7 @@ fn object_opening(text: &str, call_keys: bool) -> Option<bool> {
     }
     let Some(rest) = text.strip_prefix('{') else { return Some(false) };
     let rest = rest.strip_prefix('{').unwrap_or(rest).trim_start();
-    let Some(quote) = rest.chars().next() else { return None };
+    let quote = rest.chars().next()?;
     if quote != '"' && quote != '\'' {
         return Some(false);
     }

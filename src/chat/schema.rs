@@ -58,6 +58,11 @@ impl Types {
         }
     }
 
+    /// Every number may be an integer: "number" on one side and "integer" on the other leave integers.
+    fn widened(self) -> Types {
+        if self.has(Types::NUMBER) { self | Types::INTEGER } else { self }
+    }
+
     /// "a string", "an integer or null": for messages.
     pub fn describe(self) -> String {
         const WORDS: [(Types, &str); 7] = [
@@ -78,9 +83,7 @@ impl Types {
 impl BitAnd for Types {
     type Output = Types;
     fn bitand(self, other: Types) -> Types {
-        // "number" on one side and "integer" on the other leaves integers.
-        let widen = |t: Types| if t.has(Types::NUMBER) { Types(t.0 | Types::INTEGER.0) } else { t };
-        Types(widen(self).0 & widen(other).0)
+        Types(self.widened().0 & other.widened().0)
     }
 }
 
