@@ -2,12 +2,14 @@
 //! tool-call parser reads what a model wrote. Pure text: no IO, no tokens, no model.
 
 pub mod format;
+pub mod json;
 pub mod parser;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use format::{ChatFormat, Segment};
+pub use json::validate;
 pub use parser::{ParseEvent, Parsed, ToolCallParser};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

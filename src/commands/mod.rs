@@ -1,5 +1,9 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
+pub mod bench;
+pub mod inspect;
+pub mod inspect_chat;
+pub mod inspect_gguf;
 pub mod sandbox;
 
 /// Exit codes, as documented in the README.

@@ -105,3 +105,42 @@ fn println(text: &str) {
 fn eprintln(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Args;
+
+    fn parse(words: &[&str]) -> Result<SandboxArgs, clap::Error> {
+        let command = SandboxArgs::augment_args(clap::Command::new("sandbox"));
+        command.clone().debug_assert();
+        let words = ["sandbox"].iter().chain(words);
+        command.try_get_matches_from(words).and_then(|found| clap::FromArgMatches::from_arg_matches(&found))
+    }
+
+    #[test]
+    fn the_command_stands_behind_two_dashes() {
+        let parsed =
+            parse(&["run", "--sandbox", "none", "--network", "--", "ls", "-l", "--timeout"]).unwrap();
+        let Action::Run { sandbox, network, timeout, command, .. } = parsed.action else { panic!("not run") };
+        assert_eq!((sandbox, network, timeout), (SandboxChoice::None, true, None));
+        assert_eq!(command, ["ls", "-l", "--timeout"]);
+        assert!(parse(&["run", "ls"]).is_err() && parse(&["run", "--"]).is_err());
+        assert!(matches!(
+            parse(&["status"]).unwrap().action,
+            Action::Status { sandbox: SandboxChoice::Auto }
+        ));
+    }
+
+    #[test]
+    fn the_end_of_the_command_is_the_exit_code() {
+        let workspace = tempfile::tempdir().unwrap();
+        let line = |line: &str| ShellCommand { command: line.into(), ..ShellCommand::default() };
+        // The test program is no helper, so nothing can be run: that too has its code, and a hint.
+        let failure = run_one(SandboxChoice::Full, workspace.path().into(), &line("true")).unwrap_err();
+        assert_eq!(failure.code, exit::NO_SANDBOX);
+        assert!(failure.hint.is_some_and(|hint| hint.contains("--sandbox none")));
+        let failure = run_one(SandboxChoice::None, workspace.path().into(), &line("a\0b")).unwrap_err();
+        assert_eq!(failure.code, exit::USAGE);
+    }
+}

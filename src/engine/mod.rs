@@ -1,10 +1,27 @@
 //! Tokens in, tokens out: GGUF, tokenizer, weights, kernels, forward pass, KV cache, sampler, threads.
 //! Knows nothing of messages, tools, the user's files or terminals.
 
+mod attention;
+mod forward;
 pub mod gguf;
+pub mod kernels;
+pub mod kv;
+pub mod ops;
+pub mod pool;
 pub mod quant;
 pub mod sampler;
 pub mod tokenizer;
+pub mod weights;
+
+pub use forward::Want;
+use forward::{Buffers, Pass};
+use gguf::Gguf;
+use kernels::KernelSet;
+use kv::{KvCache, KvShape, KvType};
+use pool::Pool;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use weights::{ModelConfig, Weights};
 
 /// Index into the vocabulary.
 pub type TokenId = u32;
@@ -18,6 +35,134 @@ pub enum EngineError {
     Io { path: String, source: std::io::Error },
     #[error("{needed} tokens do not fit the context of {limit}")]
     ContextFull { needed: usize, limit: usize },
+    #[error("token {token} is not in the vocabulary of {vocab}")]
+    BadToken { token: TokenId, vocab: usize },
     #[error("cancelled")]
     Cancelled,
+}
+
+/// How to run a model.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineOptions {
+    pub threads: usize,
+    pub kernels: KernelSet,
+    /// Tokens of a prefill batch.
+    pub batch: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { threads, kernels: KernelSet::best(), batch: 512 }
+    }
+}
+
+/// A loaded model and the threads that run it.
+pub struct Engine {
+    pub config: ModelConfig,
+    weights: Weights,
+    pool: Pool,
+    options: EngineOptions,
+    buffers: Buffers,
+}
+
+/// The tokens of one conversation and what the model keeps of them.
+pub struct Sequence {
+    cache: KvCache,
+    tokens: Vec<TokenId>,
+}
+
+impl Sequence {
+    pub fn tokens(&self) -> &[TokenId] {
+        &self.tokens
+    }
+    pub fn capacity(&self) -> usize {
+        self.cache.capacity()
+    }
+    /// Forgets all but the first `n` tokens; exact, and costs nothing.
+    pub fn truncate(&mut self, n: usize) {
+        self.tokens.truncate(n);
+    }
+}
+
+impl Engine {
+    pub fn open(path: &Path, options: EngineOptions) -> Result<Self, EngineError> {
+        Self::new(Gguf::open(path)?, options)
+    }
+
+    pub fn new(gguf: Gguf, options: EngineOptions) -> Result<Self, EngineError> {
+        let config = ModelConfig::from_gguf(&gguf)?;
+        let weights = Weights::new(gguf, &config)?;
+        let pool = Pool::new(options.threads.max(1))
+            .map_err(|source| EngineError::Io { path: "engine threads".into(), source })?;
+        Ok(Self { config, weights, pool, options, buffers: Buffers::default() })
+    }
+
+    pub fn gguf(&self) -> &Gguf {
+        &self.weights.gguf
+    }
+
+    pub fn options(&self) -> EngineOptions {
+        self.options
+    }
+
+    pub fn kv_shape(&self, kind: KvType) -> KvShape {
+        KvShape {
+            layers: self.config.layers,
+            heads: self.config.kv_heads,
+            head_dim: self.config.head_dim,
+            kind,
+        }
+    }
+
+    /// An empty sequence with room for `context` tokens.
+    pub fn sequence(&self, context: usize, kind: KvType) -> Sequence {
+        Sequence { cache: KvCache::new(self.kv_shape(kind), context), tokens: Vec::new() }
+    }
+
+    /// Appends `tokens` in batches and returns the logits of the last one (or of all). `progress` is told how many
+    /// are done. When cancelled, whole batches that were done stay; the rest is as if never asked for.
+    pub fn append(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[TokenId],
+        want: Want,
+        cancel: &AtomicBool,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<f32>, EngineError> {
+        let needed = sequence.tokens.len() + tokens.len();
+        if needed > sequence.capacity() {
+            return Err(EngineError::ContextFull { needed, limit: sequence.capacity() });
+        }
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= self.config.vocab) {
+            return Err(EngineError::BadToken { token, vocab: self.config.vocab });
+        }
+        let mut logits = Vec::new();
+        let mut done = 0;
+        for batch in tokens.chunks(self.options.batch.max(1)) {
+            let last = done + batch.len() == tokens.len();
+            let wanted = if want == Want::Last && !last { Want::Nothing } else { want };
+            let mut pass = Pass {
+                config: &self.config,
+                weights: &self.weights,
+                pool: &mut self.pool,
+                set: self.options.kernels,
+                cancel,
+            };
+            let start = sequence.tokens.len();
+            logits.extend(pass.run(batch, start, &mut sequence.cache, wanted, &mut self.buffers)?);
+            sequence.tokens.extend_from_slice(batch);
+            done += batch.len();
+            progress(done);
+        }
+        Ok(logits)
+    }
+}
+
+/// Bytes of memory that can be had without pushing others out; all there is where the system does not say.
+pub fn memory_available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .map_or(u64::MAX, |kib| kib * 1024)
 }

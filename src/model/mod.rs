@@ -1,6 +1,7 @@
 //! `trait Model`: messages in, one assistant message out, streamed. The agent knows a model only through this.
 //! `local` joins engine and chat; `scripted` plays turns from a file, for deterministic tests of the loop.
 
+pub mod local;
 pub mod scripted;
 
 use crate::chat::{ChatFormat, Message, ToolCall, ToolSpec};

@@ -7,29 +7,27 @@
 
 mod capture;
 mod environment;
+mod running;
+mod state;
 
 pub use super::sandbox::{SandboxTier, Unavailable};
 
 use super::sandbox::{self, layout, plan};
 use capture::Capture;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use running::Running;
+use state::State;
 use std::ffi::OsString;
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// How long a command may run unless it asks for another time.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often the clock and the cancel flag are looked at while the command is silent.
-const TICK: Duration = Duration::from_millis(20);
-/// How long the helper may take to kill its processes before it is killed itself.
-const KILL_GRACE: Duration = Duration::from_secs(2);
 
 /// Which sandbox the user asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum SandboxChoice {
     /// The strongest that can be had here; nothing runs where none can.
@@ -133,15 +131,6 @@ pub struct Shell {
     state: Result<State, String>,
 }
 
-/// The per-process directory (mode 0700) for logs and the private layers of build caches.
-struct State {
-    directory: tempfile::TempDir,
-    next_log: AtomicUsize,
-    /// Cache layers no command is using; two commands never write one layer.
-    idle_layers: Mutex<Vec<PathBuf>>,
-    next_layer: AtomicUsize,
-}
-
 impl Shell {
     /// Finds the sandbox of this machine by running one command through the whole path.
     pub fn probe(choice: SandboxChoice) -> Self {
@@ -158,7 +147,10 @@ impl Shell {
             SandboxChoice::Auto | SandboxChoice::Full => match shell.try_full() {
                 Ok(()) => Ok(SandboxTier::Full),
                 Err(ShellError::Unavailable(unavailable)) => Err(unavailable),
-                Err(other) => Err(Unavailable { reason: other.to_string(), remedy: other.hint() }),
+                Err(other) => {
+                    let remedy = format!("{}, or {}", other.hint(), Unavailable::general_remedy());
+                    Err(Unavailable { reason: other.to_string(), remedy })
+                }
             },
         };
         shell
@@ -177,13 +169,17 @@ impl Shell {
     /// One line: the tier, what it does not protect, and what would help.
     pub fn status_line(&self) -> String {
         match &self.found {
-            Ok(SandboxTier::Full) => "sandbox: full (writes only in the workspace, no network, home hidden; does \
+            Ok(SandboxTier::Full) => {
+                "sandbox: full (writes only in the workspace, no network, home hidden; does \
                  not protect files in the workspace, reads outside home, or against kernel bugs)"
-                .into(),
+                    .into()
+            }
             Ok(SandboxTier::Reduced) => "sandbox: reduced".into(),
-            Ok(SandboxTier::None) => "sandbox: none, as asked (commands can read and write what you can, and use \
+            Ok(SandboxTier::None) => {
+                "sandbox: none, as asked (commands can read and write what you can, and use \
                  the network; leave out `--sandbox none` to be protected)"
-                .into(),
+                    .into()
+            }
             Err(Unavailable { reason, remedy }) => {
                 format!("sandbox: unavailable, no command runs ({reason}; {remedy})")
             }
@@ -231,7 +227,7 @@ impl Shell {
                     repositories: &repositories,
                     read_only: &self.settings.read_only,
                     hidden: &self.settings.hidden,
-                    state: state.directory.path(),
+                    state: state.path(),
                     layer: layer.path(),
                 })
                 .map_err(|reason| ShellError::Workspace { path: root.clone(), reason })?,
@@ -248,7 +244,9 @@ impl Shell {
             directory: directory.into(),
             limits: plan::Limits::for_timeout(timeout),
         };
-        let mut running = self.start(&plan)?;
+        // The link names our program even where its file was replaced by an update meanwhile.
+        let helper = self.settings.helper.as_deref().unwrap_or(Path::new("/proc/self/exe"));
+        let mut running = Running::start(helper, &plan)?;
         let mut capture = Capture::new(self.settings.keep_bytes, state.next_log());
         let ended = running.follow(timeout, cancel, &mut capture, on_output)?;
         let mut outcome = ended.outcome(tier)?;
@@ -257,30 +255,6 @@ impl Shell {
         outcome.truncated = log.is_some();
         (outcome.output, outcome.log) = (output, log);
         Ok(outcome)
-    }
-
-    fn start(&self, plan: &plan::Plan) -> Result<Running, ShellError> {
-        const DOING: &str = "cannot start the sandbox helper";
-        // The link names our program even where its file was replaced by an update meanwhile.
-        let helper = self.settings.helper.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
-        let (output, output_writer) = std::io::pipe().map_err(io_error(DOING))?;
-        let (reports, reports_writer) = std::io::pipe().map_err(io_error(DOING))?;
-        let mut child = Command::new(helper)
-            .arg(sandbox::INIT_ARGUMENT)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(output_writer)
-            .stderr(reports_writer)
-            .spawn()
-            .map_err(io_error(DOING))?;
-        let mut control = child.stdin.take().ok_or(ShellError::Lost)?;
-        let bytes = plan.to_bytes().map_err(io_error(DOING))?;
-        if let Err(error) = control.write_all(&bytes) {
-            drop(control);
-            let _ = child.wait();
-            return Err(io_error(DOING)(error));
-        }
-        Ok(Running { child, control: Some(control), output: Some(output), reports: Some(reports), report: vec![] })
     }
 
     /// Runs a command that tries to leave the sandbox, and looks from outside whether it did.
@@ -316,58 +290,6 @@ impl Shell {
     }
 }
 
-impl State {
-    fn new() -> std::io::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("qwright-").tempdir()?;
-        Ok(Self {
-            directory,
-            next_log: AtomicUsize::new(1),
-            idle_layers: Mutex::new(Vec::new()),
-            next_layer: AtomicUsize::new(0),
-        })
-    }
-
-    fn next_log(&self) -> PathBuf {
-        let number = self.next_log.fetch_add(1, Ordering::Relaxed);
-        self.directory.path().join(format!("command-{number}.log"))
-    }
-
-    fn take_layer(&self) -> Layer<'_> {
-        let idle = self.idle_layers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let path = idle.unwrap_or_else(|| {
-            let number = self.next_layer.fetch_add(1, Ordering::Relaxed);
-            self.directory.path().join(format!("caches-{number}"))
-        });
-        Layer { state: self, path }
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        // overlayfs leaves a directory of mode 0 behind, which its owner cannot list and so not delete.
-        sandbox::layout::make_deletable(self.directory.path());
-    }
-}
-
-/// The private layer of the build caches, lent to one command at a time and kept for the next.
-struct Layer<'a> {
-    state: &'a State,
-    path: PathBuf,
-}
-
-impl Layer<'_> {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Layer<'_> {
-    fn drop(&mut self) {
-        let path = std::mem::take(&mut self.path);
-        self.state.idle_layers.lock().unwrap_or_else(PoisonError::into_inner).push(path);
-    }
-}
-
 /// The directory to run in, which must lie in the workspace once links are resolved.
 fn directory_of(root: &Path, directory: Option<&Path>) -> Result<PathBuf, ShellError> {
     let Some(wanted) = directory else { return Ok(root.to_path_buf()) };
@@ -391,139 +313,4 @@ pub fn quote(word: &str) -> String {
         return word.to_string();
     }
     format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-/// A command between start and end.
-struct Running {
-    child: Child,
-    /// Closing this is the order to kill everything; our death closes it as well.
-    control: Option<std::process::ChildStdin>,
-    output: Option<std::io::PipeReader>,
-    reports: Option<std::io::PipeReader>,
-    report: Vec<u8>,
-}
-
-/// What was seen of a command's end.
-struct Ended {
-    report: Option<plan::Report>,
-    timed_out: bool,
-    cancelled: bool,
-}
-
-impl Running {
-    fn follow(
-        &mut self,
-        timeout: Duration,
-        cancel: &AtomicBool,
-        capture: &mut Capture,
-        on_output: &mut dyn FnMut(&str),
-    ) -> Result<Ended, ShellError> {
-        const DOING: &str = "cannot read the command's output";
-        let deadline = Instant::now().checked_add(timeout);
-        let mut kill_by: Option<Instant> = None;
-        let (mut timed_out, mut cancelled) = (false, false);
-        // The report pipe is held by the helper alone: its end means that the helper is gone.
-        while self.reports.is_some() {
-            if kill_by.is_none() {
-                cancelled = cancel.load(Ordering::Relaxed);
-                timed_out = !cancelled && deadline.is_some_and(|deadline| Instant::now() >= deadline);
-                if cancelled || timed_out {
-                    self.control = None;
-                    kill_by = Some(Instant::now() + KILL_GRACE);
-                }
-            } else if kill_by.is_some_and(|by| Instant::now() >= by) {
-                let _ = self.child.kill();
-                break;
-            }
-            self.read_ready(TICK, capture, on_output).map_err(io_error(DOING))?;
-        }
-        self.control = None;
-        let _ = self.child.wait();
-        // What is still in the pipe. Without namespaces something that got away may hold it open: do not wait for it.
-        let until = Instant::now() + Duration::from_millis(200);
-        while self.output.is_some() && Instant::now() < until {
-            if !self.read_ready(TICK, capture, on_output).map_err(io_error(DOING))? && kill_by.is_some() {
-                break;
-            }
-        }
-        capture.flush(on_output);
-        let report = self.report.split(|byte| *byte == b'\n').rev().find_map(plan::Report::from_bytes);
-        Ok(Ended { report, timed_out, cancelled })
-    }
-
-    /// Waits up to `wait` and reads once from what has something; false if nothing had.
-    fn read_ready(
-        &mut self,
-        wait: Duration,
-        capture: &mut Capture,
-        on_output: &mut dyn FnMut(&str),
-    ) -> std::io::Result<bool> {
-        let (mut output_ready, mut reports_ready) = (false, false);
-        {
-            let mut waiting = Vec::with_capacity(2);
-            if let Some(output) = &self.output {
-                waiting.push(PollFd::new(output, PollFlags::IN));
-            }
-            if let Some(reports) = &self.reports {
-                waiting.push(PollFd::new(reports, PollFlags::IN));
-            }
-            let wait = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
-            match poll(&mut waiting, Some(&wait)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let mut ready = waiting.iter().map(|fd| !fd.revents().is_empty());
-            if self.output.is_some() {
-                output_ready = ready.next().unwrap_or(false);
-            }
-            if self.reports.is_some() {
-                reports_ready = ready.next().unwrap_or(false);
-            }
-        }
-        let mut buffer = [0; 64 * 1024];
-        if output_ready && let Some(output) = &mut self.output {
-            match output.read(&mut buffer)? {
-                0 => self.output = None,
-                count => capture.push(&buffer[..count], on_output),
-            }
-        }
-        if reports_ready && let Some(reports) = &mut self.reports {
-            match reports.read(&mut buffer)? {
-                0 => self.reports = None,
-                count => self.report.extend_from_slice(&buffer[..count]),
-            }
-        }
-        Ok(output_ready || reports_ready)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.control = None;
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
-}
-
-impl Ended {
-    fn outcome(self, sandbox: SandboxTier) -> Result<ShellOutcome, ShellError> {
-        let Self { report, timed_out, cancelled } = self;
-        let mut outcome = ShellOutcome { timed_out, cancelled, sandbox, ..ShellOutcome::default() };
-        match report {
-            Some(plan::Report::Failed { step, errno }) => {
-                return Err(ShellError::Unavailable(sandbox::diagnose(&step, errno)));
-            }
-            Some(plan::Report::Exited(code)) => outcome.exit = Some(code),
-            Some(plan::Report::Killed(signal)) => outcome.signal = Some(signal),
-            Some(plan::Report::Stopped(why)) => {
-                outcome.signal = Some(libc::SIGKILL);
-                outcome.warnings.push(why);
-            }
-            None if timed_out || cancelled => outcome.signal = Some(libc::SIGKILL),
-            None => return Err(ShellError::Lost),
-        }
-        Ok(outcome)
-    }
 }

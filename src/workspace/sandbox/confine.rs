@@ -58,7 +58,8 @@ pub fn filter_system_calls() -> Result<(), Failure> {
     let install = |program: &BpfProgram| {
         seccompiler::apply_filter(program).map_err(std::io::Error::other).step("filter system calls")
     };
-    let compiled = |calls, errno| compile(calls, errno).map_err(std::io::Error::other).step("filter system calls");
+    let compiled =
+        |calls, errno| compile(calls, errno).map_err(std::io::Error::other).step("filter system calls");
     #[cfg(target_arch = "x86_64")]
     install(&refuse_x32())?;
     // The C library falls back to `clone`, whose flags can be looked at: those of `clone3` lie in memory.
@@ -82,13 +83,19 @@ fn refuse_x32() -> BpfProgram {
     vec![
         // The call's number is the first field of `seccomp_data`.
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
-        sock_filter { code: (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16, jt: 0, jf: 1, k: FIRST_X32 },
+        sock_filter {
+            code: (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16,
+            jt: 0,
+            jf: 1,
+            k: FIRST_X32,
+        },
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
     ]
 }
 
 fn refused() -> Result<BTreeMap<libc::c_long, Vec<Rule>>, Failure> {
+    #[rustfmt::skip]
     let always: &[libc::c_long] = &[
         // The file system's shape.
         libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot, libc::SYS_open_tree,
@@ -121,6 +128,7 @@ fn conditional() -> Result<BTreeMap<libc::c_long, Vec<Rule>>, seccompiler::Backe
     let bit = |argument, bit: u64| word(argument, Is::MaskedEq(bit), bit);
     let mut calls: BTreeMap<libc::c_long, Vec<Rule>> = BTreeMap::new();
 
+    #[rustfmt::skip]
     let namespaces = [
         libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWPID, libc::CLONE_NEWNET, libc::CLONE_NEWIPC,
         libc::CLONE_NEWUTS, libc::CLONE_NEWCGROUP, CLONE_NEWTIME,
@@ -141,11 +149,10 @@ fn conditional() -> Result<BTreeMap<libc::c_long, Vec<Rule>>, seccompiler::Backe
 
     // Sockets: local, internet, and asking which interfaces there are.
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    let other = families.iter().map(|family| word(0, Is::Ne, *family as u64)).collect::<Result<Vec<_>, _>>()?;
-    let netlink = vec![
-        word(0, Is::Eq, libc::AF_NETLINK as u64)?,
-        word(2, Is::Ne, libc::NETLINK_ROUTE as u64)?,
-    ];
+    let other =
+        families.iter().map(|family| word(0, Is::Ne, *family as u64)).collect::<Result<Vec<_>, _>>()?;
+    let netlink =
+        vec![word(0, Is::Eq, libc::AF_NETLINK as u64)?, word(2, Is::Ne, libc::NETLINK_ROUTE as u64)?];
     calls.insert(libc::SYS_socket, vec![Rule::new(other)?, Rule::new(netlink)?]);
 
     // Set-user-id programs: no use inside, but the file would stay behind in the workspace, owned by the user.

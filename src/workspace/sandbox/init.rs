@@ -15,8 +15,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open,
-    set_child_subreaper, set_dumpable_behavior, set_parent_process_death_signal, setrlimit, setsid,
+    DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process,
+    pidfd_open, set_child_subreaper, set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
+    setsid,
 };
 use rustix::thread::UnshareFlags;
 use std::fs::File;
@@ -138,7 +139,9 @@ fn watch_namespace(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
     std::fs::write("/proc/self/gid_map", format!("{group} {group} 1")).step("map users")?;
     // Only now: gaining the namespace's capabilities clears it.
     bind_to_parent()?;
-    if rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get()) != i32::try_from(plan.parent).ok() {
+    if rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get())
+        != i32::try_from(plan.parent).ok()
+    {
         return Ok(());
     }
     let first = match fork()? {
@@ -201,7 +204,7 @@ fn process_one(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
 }
 
 fn watch_plain(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
-    bind_to_parent()?;
+    // Not bound to its parent: when that dies the pipe closes, and there is cleaning up to do.
     // Processes that leave their parent become ours, so that we can end them.
     set_child_subreaper(Some(rustix::process::getpid())).step("adopt stray processes")?;
     let command = match fork()? {
@@ -291,7 +294,8 @@ fn report_of(status: WaitStatus) -> Report {
 }
 
 fn wait_for(ends: &[rustix::fd::BorrowedFd<'_>], time: Option<&Timespec>) -> Result<(), Failure> {
-    let mut ends: Vec<PollFd<'_>> = ends.iter().map(|end| PollFd::from_borrowed_fd(*end, PollFlags::IN)).collect();
+    let mut ends: Vec<PollFd<'_>> =
+        ends.iter().map(|end| PollFd::from_borrowed_fd(*end, PollFlags::IN)).collect();
     match poll(&mut ends, time) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error).step("wait"),

@@ -53,6 +53,7 @@ pub struct Wanted<'a> {
 }
 
 /// In a home: programs and libraries, no settings of the user.
+#[rustfmt::skip]
 const TOOLCHAINS: &[&str] = &[
     ".asdf", ".bun", ".cabal", ".conda", ".deno", ".dotnet", ".elan", ".fnm", ".ghcup", ".goenv", ".jdks", ".jenv",
     ".juliaup", ".local/bin", ".local/lib", ".local/pipx", ".local/share/fnm", ".local/share/mise",
@@ -61,6 +62,7 @@ const TOOLCHAINS: &[&str] = &[
     "sdk",
 ];
 /// In a home: what builds write to.
+#[rustfmt::skip]
 const CACHES: &[&str] = &[
     ".cache/go-build", ".cache/pip", ".cache/uv", ".cache/yarn", ".cargo", ".gem", ".gradle", ".ivy2", ".m2", ".npm",
     "go",
@@ -68,6 +70,7 @@ const CACHES: &[&str] = &[
 /// Inside the caches: programs that later commands run, so no layer of ours may change them.
 const CACHED_PROGRAMS: &[&str] = &["bin"];
 /// In a home or a toolchain directory: keys and tokens.
+#[rustfmt::skip]
 const CREDENTIALS: &[&str] = &[
     ".aws", ".azure", ".bash_history", ".config", ".docker", ".git-credentials", ".gnupg", ".kube",
     ".local/share/keyrings", ".mozilla", ".netrc", ".npmrc", ".password-store", ".pgpass", ".pypirc", ".ssh",
@@ -76,21 +79,26 @@ const CREDENTIALS: &[&str] = &[
     ".m2/settings-security.xml", ".m2/settings.xml", ".npm/_logs",
 ];
 /// What root could read of the system's own.
+#[rustfmt::skip]
 const SYSTEM_CREDENTIALS: &[&str] = &[
     "/etc/gshadow", "/etc/gshadow-", "/etc/krb5.keytab", "/etc/shadow", "/etc/shadow-", "/etc/ssh", "/etc/ssl/private",
     "/etc/sudoers", "/etc/sudoers.d", "/etc/wireguard", "/etc/NetworkManager", "/var/lib/docker", "/var/lib/kubelet",
     "/var/spool/cron",
 ];
 /// In whatever directory a variable names as a toolchain.
-const TOOLCHAIN_CREDENTIALS: &[&str] = &["credentials", "credentials.toml", "gradle.properties", ".npmrc", ".netrc"];
+const TOOLCHAIN_CREDENTIALS: &[&str] =
+    &["credentials", "credentials.toml", "gradle.properties", ".npmrc", ".netrc"];
+#[rustfmt::skip]
 const CACHE_VARIABLES: &[&str] =
     &["CARGO_HOME", "GEM_HOME", "GOCACHE", "GOMODCACHE", "GOPATH", "GRADLE_USER_HOME"];
+#[rustfmt::skip]
 const TOOLCHAIN_VARIABLES: &[&str] = &[
     "ANDROID_HOME", "BUN_INSTALL", "CONDA_PREFIX", "DENO_DIR", "GOROOT", "JAVA_HOME", "NVM_DIR", "PNPM_HOME",
     "PYENV_ROOT", "RBENV_ROOT", "RUSTUP_HOME", "SDKMAN_DIR", "VIRTUAL_ENV", "VOLTA_HOME",
 ];
 /// A home that is one of these (service users have such) is the system's and stays.
-const SYSTEM: &[&str] = &["/", "/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", "/var"];
+const SYSTEM: &[&str] =
+    &["/", "/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", "/var"];
 
 impl Layout {
     pub fn new(wanted: &Wanted<'_>) -> Result<Self, &'static str> {
@@ -161,8 +169,9 @@ impl Layout {
             let value = wanted.environment.iter().find(|(known, _)| known == OsStr::new(name));
             value.map(|(_, value)| PathBuf::from(value)).filter(|path| path.is_absolute())
         };
-        let in_homes =
-            |names: &'static [&str]| homes.iter().flat_map(move |home| names.iter().map(move |name| home.join(name)));
+        let in_homes = |names: &'static [&str]| {
+            homes.iter().flat_map(move |home| names.iter().map(move |name| home.join(name)))
+        };
         let caches: Vec<PathBuf> =
             CACHE_VARIABLES.iter().filter_map(variable).chain(in_homes(CACHES)).collect();
         for (index, path) in caches.iter().enumerate() {

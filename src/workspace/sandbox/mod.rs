@@ -72,7 +72,8 @@ impl Unavailable {
 /// On systems without these namespaces there is no helper to be.
 #[cfg(not(target_os = "linux"))]
 pub fn sandbox_init_main() -> ! {
-    let failed = plan::Report::Failed { step: "start: this system has no Linux namespaces".into(), errno: 38 };
+    let failed =
+        plan::Report::Failed { step: "start: this system has no Linux namespaces".into(), errno: 38 };
     use std::io::Write;
     let _ = std::io::stderr().write_all(&failed.to_bytes());
     std::process::exit(1)

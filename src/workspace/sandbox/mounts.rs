@@ -10,7 +10,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, fstat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
+    open_tree,
 };
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, symlink};
@@ -31,9 +32,12 @@ pub fn apply(layout: &Layout) -> Result<(), Failure> {
     mount_change("/", private).step("make the mounts its own")?;
 
     let held = hold(layout)?;
-    let devices: Vec<(&str, OwnedFd)> =
-        DEVICES.iter().filter_map(|name| Some((*name, clone_tree(&Path::new("/dev").join(name)).ok()?))).collect();
-    let proc = new_file_system("proc", &[], READ_ONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC).step("mount /proc")?;
+    let devices: Vec<(&str, OwnedFd)> = DEVICES
+        .iter()
+        .filter_map(|name| Some((*name, clone_tree(&Path::new("/dev").join(name)).ok()?)))
+        .collect();
+    let proc =
+        new_file_system("proc", &[], READ_ONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC).step("mount /proc")?;
 
     set_attributes(&root()?, READ_ONLY).step("make the file system read-only")?;
 
@@ -67,7 +71,8 @@ fn hold(layout: &Layout) -> Result<Vec<Held>, Failure> {
     for toolchain in &layout.toolchains {
         let path = PathBuf::from(&toolchain.path);
         // A toolchain that cannot be shown is missed by the command that needs it, not by the rest.
-        if let Ok(tree) = overlay(toolchain).or_else(|_| read_only(&path)) {
+        let tree = overlay(toolchain).or_else(|_| overlay_in_memory(toolchain)).or_else(|_| read_only(&path));
+        if let Ok(tree) = tree {
             held.push(Held { path, tree });
         }
     }
@@ -95,7 +100,8 @@ fn clone_point(path: &str) -> Result<OwnedFd, Errno> {
 }
 
 fn clone_tree(path: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     open_tree(CWD, path, flags)
 }
 
@@ -120,6 +126,17 @@ fn overlay(toolchain: &Toolchain) -> Result<OwnedFd, Errno> {
     fsconfig_set_flag(&context, "userxattr")?;
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, SAFE)
+}
+
+/// Where the layer's file system cannot be the upper one (in containers it is an overlay itself): in memory, and gone
+/// after the command.
+fn overlay_in_memory(toolchain: &Toolchain) -> Result<OwnedFd, Errno> {
+    let layer = PathBuf::from(toolchain.layer.as_ref().ok_or(Errno::NOENT)?);
+    attach(Held { path: layer.clone(), tree: memory(0o700, "10%")? })?;
+    for part in ["upper", "work"] {
+        rustix::fs::mkdir(layer.join(part), Mode::RWXU)?;
+    }
+    overlay(toolchain)
 }
 
 fn memory(mode: u32, size: &str) -> Result<OwnedFd, Errno> {
@@ -209,8 +226,7 @@ fn mount_setattr(tree: impl AsFd, flags: u32, set: MountAttrFlags) -> Result<(),
         propagation: u64,
         user_namespace: u64,
     }
-    let attributes =
-        MountAttributes { set: set.bits().into(), clear: 0, propagation: 0, user_namespace: 0 };
+    let attributes = MountAttributes { set: set.bits().into(), clear: 0, propagation: 0, user_namespace: 0 };
     // SAFETY: an open descriptor, an empty NUL-terminated path, and a structure of the size that is passed; all
     // live until the call returns and the kernel writes to none of them.
     let result = unsafe {
@@ -232,6 +248,10 @@ fn mount_setattr(tree: impl AsFd, flags: u32, set: MountAttrFlags) -> Result<(),
 /// Whether the root of the file system is read-only now: the one thing worth checking twice.
 pub fn root_is_read_only() -> bool {
     rustix::fs::statvfs("/").is_ok_and(|root| root.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
-        && rustix::fs::open("/.qwright-probe", rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY, Mode::RUSR)
-            .is_err()
+        && rustix::fs::open(
+            "/.qwright-probe",
+            rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY,
+            Mode::RUSR,
+        )
+        .is_err()
 }

@@ -78,7 +78,10 @@ impl Plan {
 #[serde(rename_all = "lowercase")]
 pub enum Report {
     /// The command was not started: what could not be done, and the system's error number.
-    Failed { step: String, errno: i32 },
+    Failed {
+        step: String,
+        errno: i32,
+    },
     Exited(i32),
     /// Ended by this signal.
     Killed(i32),

@@ -124,8 +124,10 @@ impl Snapshot {
                 Err(_) => Ok(()),
             };
             let restored = restored.and_then(|()| std::os::unix::fs::symlink(target, path));
-            let result = restored.map_or_else(|error| format!("not restored: {error}"), |()| "restored".into());
-            warnings.push(format!("the command exchanged the link {}, which steers git: {result}", shown(path)));
+            let result =
+                restored.map_or_else(|error| format!("not restored: {error}"), |()| "restored".into());
+            warnings
+                .push(format!("the command exchanged the link {}, which steers git: {result}", shown(path)));
         }
         let (now, _) = find(root);
         for (path, identity) in &now {
@@ -201,7 +203,9 @@ fn steered_to(git: &Path) -> Vec<PathBuf> {
             including = line.starts_with("[include");
         }
         // A key may follow its section's name on the same line.
-        let Some((key, value)) = line.rsplit(']').next().and_then(|rest| rest.split_once('=')) else { continue };
+        let Some((key, value)) = line.rsplit(']').next().and_then(|rest| rest.split_once('=')) else {
+            continue;
+        };
         let value = value.trim().trim_matches('"');
         let base = match key.trim() {
             "hookspath" => git.parent(),
@@ -245,8 +249,10 @@ mod tests {
         create_dir_all(root.join("deep/er")).unwrap();
         write(root.join("deep/er/.git"), "gitdir: elsewhere\n").unwrap();
         let snapshot = Snapshot::of(&root);
-        assert_eq!(snapshot.pinned, [git.clone()]);
-        for path in [".git/config", ".git/hooks", ".git/modules", ".githooks", "Shared.config", "deep/er/.git"] {
+        assert_eq!(snapshot.pinned, std::slice::from_ref(&git));
+        for path in
+            [".git/config", ".git/hooks", ".git/modules", ".githooks", "Shared.config", "deep/er/.git"]
+        {
             assert!(snapshot.read_only.contains(&root.join(path)), "{path}");
         }
         assert_eq!(snapshot.check(&root), Vec::<String>::new());
@@ -293,7 +299,8 @@ mod tests {
         repository(&root.join("old"));
         remove_dir_all(root.join("gone")).unwrap();
         let warnings = snapshot.check(root).join("\n");
-        for expected in ["made a repository at new/.git", "exchanged old/.git", "removed or moved gone/.git"] {
+        for expected in ["made a repository at new/.git", "exchanged old/.git", "removed or moved gone/.git"]
+        {
             assert!(warnings.contains(expected), "{expected}: {warnings}");
         }
     }

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 /// Variables that name toolchains and hold no secrets.
+#[rustfmt::skip]
 const TOOLCHAIN: &[&str] = &[
     "ANDROID_HOME", "BUN_INSTALL", "CARGO_HOME", "CC", "CONDA_PREFIX", "CXX", "DENO_DIR", "GEM_HOME", "GOCACHE",
     "GOMODCACHE", "GOPATH", "GOROOT", "GRADLE_USER_HOME", "JAVA_HOME", "LD_LIBRARY_PATH", "LIBRARY_PATH", "NVM_DIR",
@@ -34,10 +35,7 @@ pub fn scrubbed(extra: &[String], network: bool) -> Vec<(OsString, OsString)> {
     kept
 }
 
-fn scrub(
-    ours: impl Iterator<Item = (OsString, OsString)>,
-    extra: &[String],
-) -> Vec<(OsString, OsString)> {
+fn scrub(ours: impl Iterator<Item = (OsString, OsString)>, extra: &[String]) -> Vec<(OsString, OsString)> {
     let mut kept: Vec<(OsString, OsString)> = Vec::new();
     let (mut path, mut home) = (None, None);
     for (name, value) in ours {
@@ -83,7 +81,8 @@ mod tests {
 
     #[test]
     fn secrets_stay_out_and_named_variables_go_in() {
-        let pairs = [("PATH", "/bin"), ("API_KEY", "k"), ("SSH_AUTH_SOCK", "/s"), ("LC_ALL", "C"), ("MINE", "m")];
+        let pairs =
+            [("PATH", "/bin"), ("API_KEY", "k"), ("SSH_AUTH_SOCK", "/s"), ("LC_ALL", "C"), ("MINE", "m")];
         let seen = scrub_of(&pairs, &["MINE"]);
         let has = |name: &str| seen.iter().any(|(seen, _)| seen == name);
         assert!(has("LC_ALL") && has("MINE") && !has("API_KEY") && !has("SSH_AUTH_SOCK"));
@@ -91,7 +90,8 @@ mod tests {
 
     #[test]
     fn fixed_values_win_and_path_is_absolute() {
-        let seen = scrub_of(&[("TERM", "xterm"), ("PATH", ".:/usr/bin::bin"), ("HOME", "/no/such/home")], &["TERM"]);
+        let seen =
+            scrub_of(&[("TERM", "xterm"), ("PATH", ".:/usr/bin::bin"), ("HOME", "/no/such/home")], &["TERM"]);
         let all = |name: &str| -> Vec<&str> {
             seen.iter().filter(|(seen, _)| seen == name).map(|(_, value)| value.as_str()).collect()
         };

@@ -1,0 +1,196 @@
+//! What helps small models at the end of a turn: three rules, each at most once a turn, over plain facts. A small
+//! model often *shows* a change instead of making it, or stops before the test it was asked to run. Pure.
+
+/// What the user's words ask for, read once a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    pub kind: Kind,
+    /// A command or test the request names.
+    pub check: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Question,
+    Change,
+    Unclear,
+}
+
+impl Wish {
+    pub fn of(request: &str) -> Self {
+        Self { kind: kind(request), check: named_check(request) }
+    }
+}
+
+/// What happened so far in the turn, and what the model would end it with.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    pub wish: &'a Wish,
+    pub answer: &'a str,
+    pub changed: bool,
+    /// Since the last change: did a command run, and did it succeed?
+    pub last_run: Option<bool>,
+    /// A write or a command was denied: asking again for it would only lead to another denial.
+    pub denied: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nudge {
+    NothingChanged,
+    NotChecked,
+    CheckFailed,
+}
+
+impl Nudge {
+    /// The name of its wording in `prompts/notes.md`.
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::NothingChanged => "nudge_nothing_changed",
+            Self::NotChecked => "nudge_not_checked",
+            Self::CheckFailed => "nudge_check_failed",
+        }
+    }
+}
+
+/// The nudge this ending deserves, if any.
+pub fn nudge(facts: Facts<'_>) -> Option<Nudge> {
+    if facts.denied {
+        return None;
+    }
+    if !facts.changed {
+        let shows = facts.answer.contains("```") || looks_like_json(facts.answer);
+        let due = match facts.wish.kind {
+            Kind::Change => true,
+            Kind::Unclear => shows,
+            Kind::Question => looks_like_call(facts.answer),
+        };
+        return due.then_some(Nudge::NothingChanged);
+    }
+    match facts.last_run {
+        None if facts.wish.check.is_some() => Some(Nudge::NotChecked),
+        Some(false) => Some(Nudge::CheckFailed),
+        _ => None,
+    }
+}
+
+fn looks_like_json(answer: &str) -> bool {
+    answer.lines().any(|line| line.trim_start().starts_with("{\"") || line.trim() == "{")
+}
+
+fn looks_like_call(answer: &str) -> bool {
+    let keys = ["\"name\"", "\"arguments\"", "\"file_path\"", "<function=", "<tool_call>"];
+    (looks_like_json(answer) || answer.contains('<')) && keys.iter().any(|key| answer.contains(key))
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '\'').filter(|w| !w.is_empty()).map(str::to_lowercase)
+}
+
+fn kind(request: &str) -> Kind {
+    const QUESTION: &[&str] = &[
+        "how", "what", "what's", "why", "which", "where", "who", "when", "is", "are", "does", "do", "explain", "describe",
+        "tell", "show", "list", "summarise", "summarize", "find", "review", "count",
+    ];
+    const CHANGE: &[&str] = &[
+        "fix", "add", "change", "implement", "make", "write", "create", "rename", "remove", "delete", "replace", "update",
+        "refactor", "repair", "correct", "insert", "move", "convert", "edit", "extend", "improve", "set", "port", "extract",
+        "simplify", "document", "bump", "use",
+    ];
+    let mut all = words(request);
+    let Some(first) = all.next() else { return Kind::Unclear };
+    if QUESTION.contains(&first.as_str()) {
+        // "Find out why it fails and fix it" asks for a change all the same.
+        let also_change = words(request).any(|word| word == "fix" || word == "repair");
+        return if also_change && !request.trim_end().ends_with('?') { Kind::Change } else { Kind::Question };
+    }
+    if CHANGE.contains(&first.as_str()) || all.any(|word| CHANGE.contains(&word.as_str())) {
+        Kind::Change
+    } else if request.trim_end().ends_with('?') {
+        Kind::Question
+    } else {
+        Kind::Unclear
+    }
+}
+
+/// A command the request names (in back ticks, or a well-known one in plain words), else "the tests" where tests
+/// are spoken of.
+fn named_check(request: &str) -> Option<String> {
+    const RUNNERS: &[&str] = &[
+        "cargo", "npm", "pnpm", "yarn", "go", "pytest", "python", "python3", "make", "just", "node", "tox", "mvn",
+        "gradle", "./gradlew", "ctest", "bash", "sh", "ruby", "bundle", "deno", "bun", "dotnet", "mix", "rake",
+    ];
+    const PLAIN: &[&str] =
+        &["cargo test", "cargo check", "cargo build", "cargo clippy", "cargo run", "npm test", "go test", "make test", "make check", "pytest"];
+    let quoted = request.split('`').skip(1).step_by(2).find(|span| {
+        let first = span.split_whitespace().next().unwrap_or_default();
+        RUNNERS.contains(&first) || first.starts_with("./")
+    });
+    if let Some(command) = quoted {
+        return Some(format!("`{command}`"));
+    }
+    let lower = request.to_lowercase();
+    if let Some(command) = PLAIN.iter().find(|command| lower.contains(**command)) {
+        return Some(format!("`{command}`"));
+    }
+    words(request).any(|word| word == "test" || word == "tests").then(|| "the test".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_requests() {
+        use Kind::*;
+        for (request, expected) in [
+            ("Fix the failing test", Change),
+            ("The test fails, please fix it.", Change),
+            ("Can you rename foo to bar?", Change),
+            ("Find out why it crashes and fix it", Change),
+            ("Which module may spawn processes?", Question),
+            ("How do I add a flag?", Question),
+            ("Explain parse()", Question),
+            ("The parser crashes on empty input.", Unclear),
+            ("", Unclear),
+        ] {
+            assert_eq!(kind(request), expected, "{request}");
+        }
+    }
+
+    #[test]
+    fn named_checks() {
+        for (request, expected) in [
+            ("Fix it and run `cargo test --lib`.", Some("`cargo test --lib`")),
+            ("make go test pass", Some("`go test`")),
+            ("Fix `parse` so that the test passes", Some("the test")),
+            ("Fix `parse`", None),
+            ("see `src/latest.rs`", None),
+        ] {
+            assert_eq!(named_check(request).as_deref(), expected, "{request}");
+        }
+    }
+
+    #[test]
+    fn each_rule_and_its_opposite() {
+        let change = Wish::of("Fix add and run `cargo test`");
+        let plain = Wish::of("Fix add");
+        let question = Wish::of("What does add do?");
+        let unclear = Wish::of("parse crashes");
+        let facts = |wish, answer, changed, last_run| Facts { wish, answer, changed, last_run, denied: false };
+        let cases = [
+            (facts(&change, "Here it is", false, None), Some(Nudge::NothingChanged)),
+            (facts(&change, "done", true, None), Some(Nudge::NotChecked)),
+            (facts(&change, "done", true, Some(true)), None),
+            (facts(&change, "done", true, Some(false)), Some(Nudge::CheckFailed)),
+            (facts(&plain, "done", true, None), None),
+            (facts(&question, "```rust\nfn add()\n```", false, None), None),
+            (facts(&question, "{\"name\": \"read_file\"", false, None), Some(Nudge::NothingChanged)),
+            (facts(&unclear, "It overflows.", false, None), None),
+            (facts(&unclear, "```\nx\n```", false, None), Some(Nudge::NothingChanged)),
+        ];
+        for (facts, expected) in cases {
+            assert_eq!(nudge(facts), expected, "{facts:?}");
+        }
+        assert_eq!(nudge(Facts { denied: true, ..facts(&change, "x", false, None) }), None);
+    }
+}

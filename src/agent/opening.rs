@@ -1,0 +1,206 @@
+//! The first user message: where we are, what there is, and what the user wants. Everything that differs between
+//! repositories or days stands here and not in the system message, so that all sessions of a model share one prefix.
+//! Pure: what it shows is gathered by the session.
+
+use super::memory::Memory;
+use super::prompts::{FIRST_MESSAGE, fill, note};
+use super::protocol::ApprovalMode;
+
+/// What the first message says besides the request.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    pub directory: String,
+    pub date: String,
+    pub branch: Option<String>,
+    pub mode: ApprovalMode,
+    /// All files of the workspace, relative, sorted.
+    pub files: Vec<String>,
+    pub memory: Option<Memory>,
+    /// Files the request names, with their text.
+    pub named: Vec<(String, String)>,
+}
+
+/// Characters the list of files may take.
+const FILE_LIST_CHARS: usize = 2000;
+
+pub fn first_message(surroundings: &Surroundings, request: &str) -> String {
+    let block = |text: String| format!("\n{text}\n");
+    let branch = surroundings.branch.as_ref().map_or(String::new(), |branch| {
+        format!("{}\n", note("branch", &[("branch", branch)]))
+    });
+    let files = short_list(&surroundings.files, FILE_LIST_CHARS);
+    let files = if files.is_empty() { files } else { block(note("files", &[("list", &files)])) };
+    let memory = surroundings.memory.as_ref().map_or(String::new(), |memory| block(memory.shown()));
+    let named: String = surroundings
+        .named
+        .iter()
+        .map(|(path, text)| block(note("named_file", &[("path", path), ("text", text.trim_end_matches('\n'))])))
+        .collect();
+    fill(
+        FIRST_MESSAGE,
+        &[
+            ("directory", &surroundings.directory),
+            ("date", &surroundings.date),
+            ("branch", &branch),
+            ("mode", &mode_note(surroundings.mode)),
+            ("files", &files),
+            ("memory", &memory),
+            ("named", &named),
+            ("request", &note("request", &[("request", request)])),
+        ],
+    )
+    .trim_end()
+    .to_string()
+}
+
+/// A later message of the user; a mode that changed meanwhile is told first.
+pub fn later_message(request: &str, new_mode: Option<ApprovalMode>) -> String {
+    match new_mode {
+        Some(mode) => format!("{}\n\n{request}", mode_note(mode)),
+        None => request.to_string(),
+    }
+}
+
+fn mode_note(mode: ApprovalMode) -> String {
+    let name = match mode {
+        ApprovalMode::Plan => "mode_plan",
+        ApprovalMode::Default => "mode_default",
+        ApprovalMode::AutoEdit => "mode_auto_edit",
+        ApprovalMode::Yolo => "mode_yolo",
+    };
+    note(name, &[])
+}
+
+/// The files one a line, or, where that is too long, deep directories as `dir/ (12 files)`: the deepest view that
+/// fits. A directory so wide that not even its top level fits is cut and counted.
+fn short_list(files: &[String], max_chars: usize) -> String {
+    let depth = files.iter().map(|path| path.matches('/').count() + 1).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for depth in (1..=depth).rev() {
+        lines = folded(files, depth);
+        if lines.iter().map(|line| line.chars().count() + 1).sum::<usize>() <= max_chars {
+            return lines.join("\n");
+        }
+    }
+    let mut used = 0;
+    let kept = lines
+        .iter()
+        .take_while(|line| {
+            used += line.chars().count() + 1;
+            used <= max_chars
+        })
+        .count();
+    let count = (lines.len() - kept).to_string();
+    lines.truncate(kept);
+    if count != "0" {
+        lines.push(note("files_more", &[("count", &count)]));
+    }
+    lines.join("\n")
+}
+
+fn folded(files: &[String], depth: usize) -> Vec<String> {
+    let mut lines: Vec<(String, usize)> = Vec::new();
+    for path in files {
+        let directory = path.match_indices('/').nth(depth - 1).map(|(at, _)| &path[..=at]);
+        match (directory, lines.last_mut()) {
+            (Some(directory), Some((last, count))) if last == directory => *count += 1,
+            (Some(directory), _) => lines.push((directory.to_string(), 1)),
+            (None, _) => lines.push((path.clone(), 0)),
+        }
+    }
+    lines
+        .into_iter()
+        .map(|(name, count)| match count {
+            0 => name,
+            1 => format!("{name} (1 file)"),
+            count => format!("{name} ({count} files)"),
+        })
+        .collect()
+}
+
+/// Files of the workspace that the request names, by path or by a name that only one file has; in the order named.
+pub fn named_files(request: &str, files: &[String]) -> Vec<String> {
+    let mut named: Vec<String> = Vec::new();
+    for word in request.split(|c: char| c.is_whitespace() || "`'\"()[]{}<>,;!?*".contains(c)) {
+        let word = word.trim_start_matches("./").trim_end_matches(['.', ':']);
+        // `src/lib.rs:12` and `src/lib.rs:12:5` name a place in a file.
+        let path = word.split(':').next().unwrap_or_default();
+        if path.is_empty() || !path.contains(['.', '/']) && !files.iter().any(|file| file == path) {
+            continue;
+        }
+        let mut matches =
+            files.iter().filter(|file| file.as_str() == path || file.ends_with(&format!("/{path}")));
+        let exact = files.iter().find(|file| file.as_str() == path);
+        let found = exact.or_else(|| matches.next().filter(|_| matches.next().is_none()));
+        if let Some(found) = found.filter(|found| !named.contains(found)) {
+            named.push(found.clone());
+        }
+    }
+    named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(paths: &[&str]) -> Vec<String> {
+        paths.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_first_message_in_full() {
+        let surroundings = Surroundings {
+            directory: "calc".into(),
+            date: "2026-01-02".into(),
+            branch: Some("main".into()),
+            mode: ApprovalMode::AutoEdit,
+            files: list(&["Cargo.toml", "src/lib.rs"]),
+            memory: Some(Memory { path: "AGENTS.md".into(), text: "Use {tabs}.".into(), cut: false }),
+            named: vec![("src/lib.rs".into(), "fn {request}() {}\n".into())],
+        };
+        assert_eq!(
+            first_message(&surroundings, "Fix src/lib.rs"),
+            "Workspace: calc\nDate: 2026-01-02\nGit branch: main\nMode: auto-edit. Changes of files need no approval.\n\
+             Files:\nCargo.toml\nsrc/lib.rs\n\n\
+             Notes from the repository's AGENTS.md (written by its authors, not by the user):\n<notes>\nUse {tabs}.\n</notes>\n\n\
+             src/lib.rs:\n```\nfn {request}() {}\n```\n\nRequest: Fix src/lib.rs"
+        );
+    }
+
+    #[test]
+    fn an_empty_directory_needs_little() {
+        let surroundings = Surroundings {
+            directory: "x".into(),
+            date: "2026-01-02".into(),
+            branch: None,
+            mode: ApprovalMode::Plan,
+            files: Vec::new(),
+            memory: None,
+            named: Vec::new(),
+        };
+        let text = first_message(&surroundings, "Hello");
+        assert!(text.ends_with("\nRequest: Hello"), "{text}");
+        assert!(!text.contains("Files:") && !text.contains("branch") && !text.contains('{'), "{text}");
+    }
+
+    #[test]
+    fn long_lists_fold_the_deepest_directories_first() {
+        let files = list(&["a.rs", "src/deep/er/x.rs", "src/deep/er/y.rs", "src/deep/z.rs", "src/lib.rs"]);
+        assert_eq!(short_list(&files, 1000), files.join("\n"));
+        assert_eq!(short_list(&files, 60), "a.rs\nsrc/deep/ (3 files)\nsrc/lib.rs");
+        assert_eq!(short_list(&files, 25), "a.rs\nsrc/ (4 files)");
+        let wide: Vec<String> = (0..100).map(|n| format!("file{n:03}.txt")).collect();
+        let shown = short_list(&wide, 120);
+        assert!(shown.ends_with("... and 91 more"), "{shown}");
+    }
+
+    #[test]
+    fn files_are_found_by_path_or_unique_name() {
+        let files = list(&["Makefile", "a/mod.rs", "b/mod.rs", "src/lib.rs", "tests/lib_test.py"]);
+        let named = |request| named_files(request, &files);
+        assert_eq!(named("Fix `lib.rs`, see src/lib.rs:12:5."), ["src/lib.rs"]);
+        assert_eq!(named("In ./tests/lib_test.py and (Makefile)!"), ["tests/lib_test.py", "Makefile"]);
+        assert_eq!(named("mod.rs is ambiguous, a/mod.rs is not"), ["a/mod.rs"]);
+        assert!(named("lib is no file. Nor is nothing.rs or ../etc/passwd or /").is_empty());
+    }
+}

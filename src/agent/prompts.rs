@@ -1,0 +1,83 @@
+//! The words the agent says to the model. They live in `prompts/`, so that wording changes without code; this file
+//! only finds and fills them.
+
+pub const SYSTEM: &str = include_str!("../../prompts/system.md");
+pub const FIRST_MESSAGE: &str = include_str!("../../prompts/first_message.md");
+const NOTES: &str = include_str!("../../prompts/notes.md");
+
+/// The note under `## name` in `prompts/notes.md`, filled.
+pub fn note(name: &str, values: &[(&str, &str)]) -> String {
+    fill(section(name).unwrap_or_default(), values)
+}
+
+fn section(name: &str) -> Option<&'static str> {
+    NOTES.split("\n## ").skip(1).find_map(|part| {
+        let (heading, body) = part.split_once('\n')?;
+        (heading.trim() == name).then(|| body.trim_end_matches('\n'))
+    })
+}
+
+/// Replaces `{name}` by its value, in one pass: a value that holds `{other}` is left as it is, and braces around
+/// no known name stay.
+pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut out = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some(open) = rest.find('{') {
+        out.push_str(&rest[..open]);
+        rest = &rest[open..];
+        let known = values.iter().find_map(|(name, value)| {
+            let after = rest[1..].strip_prefix(name)?.strip_prefix('}')?;
+            Some((*value, after))
+        });
+        match known {
+            Some((value, after)) => {
+                out.push_str(value);
+                rest = after;
+            }
+            None => {
+                out.push('{');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filling_is_one_pass_and_leaves_other_braces() {
+        assert_eq!(fill("{a} {b} {c} {", &[("a", "{b}"), ("b", "x")]), "{b} x {c} {");
+    }
+
+    #[test]
+    fn every_note_the_code_names_exists_and_every_note_is_named() {
+        let sources = [
+            include_str!("turn.rs"),
+            include_str!("opening.rs"),
+            include_str!("session.rs"),
+            include_str!("memory.rs"),
+            include_str!("nudge.rs"),
+            include_str!("fit.rs"),
+        ]
+        .join("\n");
+        for part in NOTES.split("\n## ").skip(1) {
+            let name = part.lines().next().unwrap().trim();
+            assert!(sources.contains(&format!("\"{name}\"")), "`{name}` is used nowhere");
+            assert!(!section(name).unwrap().is_empty(), "`{name}` is empty");
+        }
+        for (at, _) in sources.match_indices("note(\"") {
+            let name = sources[at + 6..].split('"').next().unwrap();
+            assert!(section(name).is_some(), "there is no note `{name}`");
+        }
+    }
+
+    /// The system prompt is sent in every session; its size is a promise (2,000 tokens together with the tools).
+    #[test]
+    fn the_system_prompt_is_short() {
+        assert!(SYSTEM.len() <= 1500, "{} bytes", SYSTEM.len());
+    }
+}

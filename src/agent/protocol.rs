@@ -1,0 +1,245 @@
+//! The one thing front ends and the agent share: `Op` in, `Event` out, over one queue pair. Plain data that
+//! serialises, so that a front end may live in another process. Text in events is as the model, a file or a command
+//! wrote it: escape it (`chat::escape`) before a terminal sees it.
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::model::Usage;
+pub use crate::tools::Access;
+
+/// What the user may want.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Op {
+    /// A request. While a turn runs it waits until that turn ends.
+    Submit { text: String },
+    /// The answer to `ApprovalRequested`.
+    Approve { id: u64, decision: Decision },
+    /// Stop the turn that runs; the session goes on.
+    Interrupt,
+    /// Take back the last turn: files and conversation.
+    Undo,
+    SetMode { mode: ApprovalMode },
+    /// Forget the conversation; files stay.
+    Clear,
+    Quit,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "decision", rename_all = "snake_case")]
+pub enum Decision {
+    Allow,
+    /// The reason goes to the model.
+    Deny {
+        reason: Option<String>,
+    },
+}
+
+/// How much may happen unasked; the table is in `agent::approval`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ApprovalMode {
+    Plan,
+    Default,
+    AutoEdit,
+    Yolo,
+}
+
+impl ApprovalMode {
+    pub const ALL: [Self; 4] = [Self::Plan, Self::Default, Self::AutoEdit, Self::Yolo];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Default => "default",
+            Self::AutoEdit => "auto-edit",
+            Self::Yolo => "yolo",
+        }
+    }
+}
+
+impl std::str::FromStr for ApprovalMode {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|mode| mode.name() == name)
+            .ok_or_else(|| format!("`{name}` is not one of plan, default, auto-edit, yolo"))
+    }
+}
+
+/// What the agent has to say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    SessionStarted {
+        id: String,
+        model: String,
+        context: usize,
+        directory: String,
+        mode: ApprovalMode,
+        /// One line: the tier and what it does not protect.
+        sandbox: String,
+    },
+    TurnStarted,
+    /// `phase` is "load" or "prefill".
+    Progress {
+        phase: String,
+        done: u64,
+        total: u64,
+    },
+    TextDelta {
+        text: String,
+    },
+    ThinkingDelta {
+        text: String,
+    },
+    /// The model has begun to write a call (`summary` empty), or a call is about to run (what it will do).
+    ToolCallStarted {
+        id: u64,
+        name: String,
+        summary: String,
+    },
+    ApprovalRequested {
+        id: u64,
+        name: String,
+        summary: String,
+        access: Access,
+        /// Why this needs asking.
+        reason: String,
+        /// The change as a unified diff, where it can be shown.
+        preview: Option<String>,
+    },
+    ToolOutput {
+        id: u64,
+        text: String,
+    },
+    ToolCallFinished {
+        id: u64,
+        name: String,
+        ok: bool,
+        summary: String,
+    },
+    /// What one call changed.
+    DiffProduced {
+        id: u64,
+        diff: String,
+    },
+    ContextUsage {
+        used: usize,
+        limit: usize,
+        usage: Usage,
+    },
+    TurnFinished {
+        outcome: TurnOutcome,
+    },
+    /// Something the user should know that ended no turn.
+    Error {
+        message: String,
+        hint: Option<String>,
+    },
+}
+
+/// A limit the user or the model's context sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    ModelCalls,
+    ToolCalls,
+    Tokens,
+    WallTime,
+    /// The answers of the model were cut off for length again and again.
+    AnswerLength,
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ending", rename_all = "snake_case")]
+pub enum Ending {
+    Done,
+    /// The model gave up after its last call was denied.
+    Denied,
+    Interrupted,
+    Limit { limit: Limit, message: String },
+    ContextFull { needed: usize, limit: usize },
+    /// The model went in circles.
+    Stuck { message: String },
+    /// A tool failed in a way only the user can repair.
+    Failed { message: String, hint: String },
+    ModelUnavailable { message: String, hint: String },
+}
+
+impl Ending {
+    /// Why the turn did not end with an answer; `None` where it did.
+    pub fn message(&self) -> Option<String> {
+        match self {
+            Self::Done => None,
+            Self::Denied => Some("The model stopped because what it wanted to do was denied.".into()),
+            Self::Interrupted => Some("Interrupted.".into()),
+            Self::Limit { message, .. } | Self::Stuck { message } => Some(message.clone()),
+            Self::ContextFull { needed, limit } => {
+                Some(format!("The request needs {needed} tokens and the context holds {limit}."))
+            }
+            Self::Failed { message, .. } | Self::ModelUnavailable { message, .. } => Some(message.clone()),
+        }
+    }
+}
+
+/// A call that was not allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    pub tool: String,
+    pub summary: String,
+    pub reason: String,
+}
+
+/// What one request of the user came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TurnOutcome {
+    #[serde(flatten)]
+    pub ending: Ending,
+    /// The last answer of the model.
+    pub answer: String,
+    pub model_calls: usize,
+    pub tool_calls: usize,
+    /// Summed over all model calls.
+    pub usage: Usage,
+    pub denials: Vec<Denial>,
+    /// What this turn changed in the workspace, as one unified diff.
+    pub diff: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mode_names_read_back() {
+        for mode in ApprovalMode::ALL {
+            assert_eq!(mode.name().parse::<ApprovalMode>(), Ok(mode));
+            assert_eq!(serde_json::to_value(mode).unwrap(), mode.name());
+        }
+        assert!("Yolo!".parse::<ApprovalMode>().is_err());
+    }
+
+    #[test]
+    fn ops_and_events_survive_serialisation() {
+        let op = Op::Approve { id: 3, decision: Decision::Deny { reason: Some("no".into()) } };
+        let text = serde_json::to_string(&op).unwrap();
+        assert_eq!(serde_json::from_str::<Op>(&text).unwrap(), op);
+        let event = Event::TurnFinished {
+            outcome: TurnOutcome {
+                ending: Ending::Limit { limit: Limit::WallTime, message: "m".into() },
+                answer: String::new(),
+                model_calls: 1,
+                tool_calls: 2,
+                usage: Usage::default(),
+                denials: vec![Denial { tool: "edit".into(), summary: "s".into(), reason: "r".into() }],
+                diff: String::new(),
+            },
+        };
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+    }
+}

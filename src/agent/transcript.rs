@@ -1,0 +1,217 @@
+//! The session log: append-only JSON lines, each with the length and a checksum of its record, written by one
+//! `write`. A kill at any moment loses at most the record being written: the torn tail is cut before the next
+//! append, and a damaged line in the middle is skipped and reported. Knows where a log lies, not what it is for.
+
+use super::protocol::{ApprovalMode, TurnOutcome};
+use crate::chat::Message;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Record {
+    Started { id: String, time: String, directory: String, model: String, sandbox: String },
+    /// Exactly what entered the history, in order.
+    Message { message: Message },
+    Mode { mode: ApprovalMode },
+    Finished { outcome: TurnOutcome },
+    /// The history was cut back to this many messages (undo, clear).
+    Cut { messages: usize },
+}
+
+/// What could be read of a log.
+#[derive(Debug, Default, PartialEq)]
+pub struct Recovered {
+    pub records: Vec<Record>,
+    /// Lines (from 1) that were skipped because length, checksum or content do not fit.
+    pub damaged: Vec<usize>,
+    /// Length of the log without a torn tail.
+    pub sound_bytes: u64,
+}
+
+pub struct Transcript {
+    file: File,
+    path: PathBuf,
+}
+
+impl Transcript {
+    /// Opens `STATE/sessions/ID.jsonl` for appending, cuts a torn tail, and returns what it holds.
+    pub fn open(state: &Path, id: &str) -> io::Result<(Self, Recovered)> {
+        if id.is_empty() || id.starts_with('.') || id.contains(['/', '\\', '\0']) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{id}` is not a session id")));
+        }
+        let directory = state.join("sessions");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        let path = directory.join(format!("{id}.jsonl"));
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            // A log is a plain file of ours; a link planted in its place is not followed.
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(&path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let recovered = recover(&bytes);
+        if recovered.sound_bytes < bytes.len() as u64 {
+            file.set_len(recovered.sound_bytes)?;
+        }
+        Ok((Self { file, path }, recovered))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends one record with one `write`. A short write (disk full) is taken back, so the log stays sound.
+    pub fn append(&mut self, record: &Record) -> io::Result<()> {
+        let line = encode(record)?;
+        let before = self.file.seek(SeekFrom::End(0))?;
+        let written = self.file.write(line.as_bytes());
+        match written {
+            Ok(count) if count == line.len() => Ok(()),
+            other => {
+                self.file.set_len(before)?;
+                Err(other.err().unwrap_or_else(|| io::Error::from(io::ErrorKind::StorageFull)))
+            }
+        }
+    }
+}
+
+fn encode(record: &Record) -> io::Result<String> {
+    let body = serde_json::to_string(record)?;
+    Ok(format!("{{\"bytes\":{},\"sha256\":\"{}\",\"record\":{body}}}\n", body.len(), checksum(&body)))
+}
+
+/// Reads a log as far as it is sound. Never fails: what cannot be read is named.
+pub fn recover(bytes: &[u8]) -> Recovered {
+    let mut recovered = Recovered::default();
+    let mut start = 0;
+    let mut number = 0;
+    while let Some(length) = bytes[start..].iter().position(|byte| *byte == b'\n') {
+        number += 1;
+        match decode(&bytes[start..start + length]) {
+            Some(record) => recovered.records.push(record),
+            None => recovered.damaged.push(number),
+        }
+        start += length + 1;
+    }
+    recovered.sound_bytes = start as u64;
+    recovered
+}
+
+/// The record of one line without its line break; `None` if anything about it does not fit.
+fn decode(line: &[u8]) -> Option<Record> {
+    let line = std::str::from_utf8(line).ok()?;
+    let rest = line.strip_prefix("{\"bytes\":")?;
+    let (length, rest) = rest.split_once(",\"sha256\":\"")?;
+    let (sum, rest) = rest.split_once("\",\"record\":")?;
+    let body = rest.strip_suffix('}')?;
+    if length.parse() != Ok(body.len()) || checksum(body) != sum {
+        return None;
+    }
+    serde_json::from_str(body).ok()
+}
+
+/// The first 64 bits of SHA-256: against accidents, not against forgery.
+fn checksum(body: &str) -> String {
+    Sha256::digest(body.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A new id: sorts by time, and two sessions of the same second differ.
+pub fn new_id() -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let noise = RandomState::new().build_hasher().finish() as u32;
+    format!("{}-{noise:08x}", jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::Role;
+
+    fn samples() -> Vec<Record> {
+        vec![
+            Record::Started {
+                id: "a".into(),
+                time: "t".into(),
+                directory: "d\n".into(),
+                model: "m".into(),
+                sandbox: "full".into(),
+            },
+            Record::Message { message: Message::new(Role::User, "line\nbreak, \"quotes\" and ümläut") },
+            Record::Mode { mode: ApprovalMode::Yolo },
+            Record::Cut { messages: 1 },
+        ]
+    }
+
+    fn log() -> Vec<u8> {
+        samples().iter().map(|record| encode(record).unwrap()).collect::<String>().into_bytes()
+    }
+
+    #[test]
+    fn a_log_cut_at_any_byte_keeps_every_whole_record_and_goes_on() {
+        let log = log();
+        for cut in 0..=log.len() {
+            let whole = log[..cut].iter().filter(|byte| **byte == b'\n').count();
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::create_dir(directory.path().join("sessions")).unwrap();
+            let path = directory.path().join("sessions/s.jsonl");
+            std::fs::write(&path, &log[..cut]).unwrap();
+            let (mut transcript, recovered) = Transcript::open(directory.path(), "s").unwrap();
+            assert_eq!(recovered.records, samples()[..whole], "cut at {cut}");
+            assert!(recovered.damaged.is_empty());
+            transcript.append(&Record::Cut { messages: 9 }).unwrap();
+            let after = recover(&std::fs::read(&path).unwrap());
+            assert_eq!(after.records.len(), whole + 1);
+            assert_eq!(after.records[whole], Record::Cut { messages: 9 });
+            assert!(after.damaged.is_empty());
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_costs_its_own_line_alone_and_is_reported() {
+        let log = log();
+        for position in 0..log.len() {
+            for bit in 0..8 {
+                let mut broken = log.clone();
+                broken[position] ^= 1 << bit;
+                let line = log[..position].iter().filter(|byte| **byte == b'\n').count();
+                let recovered = recover(&broken);
+                let lost = samples().len() - recovered.records.len();
+                // A flipped line break joins two lines; every other flip hits one.
+                let allowed = if log[position] == b'\n' { 2 } else { 1 };
+                assert!((1..=allowed).contains(&lost), "byte {position} bit {bit}: {lost} lost");
+                assert!(recovered.records.iter().all(|record| samples().contains(record)));
+                assert!(
+                    recovered.damaged.contains(&(line + 1)) || recovered.sound_bytes < log.len() as u64,
+                    "byte {position} bit {bit} is not reported"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_owner_reads_a_log_and_ids_cannot_leave_the_store() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (transcript, _) = Transcript::open(&directory.path().join("state"), "x").unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(transcript.path()), 0o600);
+        assert_eq!(mode(transcript.path().parent().unwrap()), 0o700);
+        for id in ["", "../x", "a/b", ".hidden"] {
+            assert!(Transcript::open(directory.path(), id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn ids_differ() {
+        assert_ne!(new_id(), new_id());
+    }
+}

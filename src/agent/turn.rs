@@ -1,0 +1,522 @@
+//! One request of the user as a pure state machine: `handle(Input) -> Vec<Effect>`, no IO, no clock. It decides what
+//! enters the history, which calls may run, what the model is told about its mistakes, and when to stop.
+//! Every answer of `handle` ends with exactly one effect to wait on (call the model, judge a call, ask the user, run a
+//! tool) or with `Finish`; the session carries it out and feeds back what came of it.
+
+use super::approval::Verdict;
+use super::nudge::{self, Facts, Nudge, Wish};
+use super::prompts::note;
+use super::protocol::{Access, Decision, Denial, Ending, Event, Limit, TurnOutcome, Usage};
+use crate::chat::{self, Message, Role, ToolCall, ToolSpec};
+use crate::model::{Generated, ModelError, StopReason};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// The same call with the same result so often in a row ends the turn.
+const SAME_CALL_STOPS: usize = 5;
+/// From this count on, an identical error adds "do something else".
+const SAME_ERROR_WARNS: usize = 3;
+/// Answers cut off for length in a row that are forgiven.
+const LENGTH_CHANCES: usize = 3;
+
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Whether the model gets the help of a small one (nudges).
+    pub small: bool,
+    pub max_model_calls: Option<usize>,
+    pub max_tool_calls: Option<usize>,
+    /// Tokens the model may generate in this turn.
+    pub max_tokens: Option<usize>,
+    /// With nobody to ask, asking is denying.
+    pub can_ask: bool,
+    /// Numbers of calls are unique in a session: a late approval can never meet another call.
+    pub first_call: u64,
+}
+
+#[derive(Debug)]
+pub enum Input {
+    Start,
+    Generated(Generated),
+    ModelFailed(ModelError),
+    /// What the table says of the call, and what the call would do in one line.
+    Judged {
+        verdict: Verdict,
+        access: Access,
+        summary: String,
+    },
+    Decided(Decision),
+    ToolDone(ToolReport),
+    /// In place of what was waited for. `partial`: an answer that was being written.
+    Stopped {
+        why: Stop,
+        partial: Option<Generated>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    Interrupted,
+    WallTime,
+}
+
+/// What running a call came to; texts are already fitted to the context.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ToolReport {
+    Output {
+        text: String,
+        summary: String,
+        diff: String,
+        ok: bool,
+    },
+    /// The model can repair this.
+    Error(String),
+    /// Only the user can.
+    Fatal {
+        message: String,
+        hint: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Add to the history.
+    Append(Message),
+    Emit(Event),
+    CallModel { max_tokens: Option<usize> },
+    Judge { call: ToolCall },
+    AskApproval { id: u64, call: ToolCall, access: Access, summary: String, reason: String },
+    RunTool { id: u64, call: ToolCall },
+    /// `diff` of the outcome is left to the session.
+    Finish(TurnOutcome),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    New,
+    Generating,
+    Judging(ToolCall),
+    Asking { call: ToolCall, access: Access, summary: String },
+    Running { call: ToolCall, access: Access },
+    Finished,
+}
+
+#[derive(Debug)]
+pub struct Turn {
+    rules: Rules,
+    tools: Arc<[ToolSpec]>,
+    wish: Wish,
+    state: State,
+    /// Calls of the last answer that are still to run.
+    queue: VecDeque<ToolCall>,
+    /// What the model is told after the results of this step.
+    notes: Vec<String>,
+    /// The last answer called tools, so the model must be asked again.
+    called: bool,
+    model_calls: usize,
+    tool_calls: usize,
+    usage: Usage,
+    denials: Vec<Denial>,
+    answer: String,
+    errors: HashMap<String, usize>,
+    last: Option<(ToolCall, String)>,
+    same: usize,
+    cut_off: usize,
+    empty: usize,
+    nudged: Vec<Nudge>,
+    changed: bool,
+    /// Since the last change: whether the last command succeeded.
+    last_run: Option<bool>,
+    /// The last call was denied.
+    denied_last: bool,
+}
+
+impl Turn {
+    pub fn new(request: &str, tools: Arc<[ToolSpec]>, rules: Rules) -> Self {
+        Self {
+            rules,
+            tools,
+            wish: Wish::of(request),
+            state: State::New,
+            queue: VecDeque::new(),
+            notes: Vec::new(),
+            called: false,
+            model_calls: 0,
+            tool_calls: 0,
+            usage: Usage::default(),
+            denials: Vec::new(),
+            answer: String::new(),
+            errors: HashMap::new(),
+            last: None,
+            same: 0,
+            cut_off: 0,
+            empty: 0,
+            nudged: Vec::new(),
+            changed: false,
+            last_run: None,
+            denied_last: false,
+        }
+    }
+
+    /// Calls that were numbered so far; the next turn starts after them.
+    pub fn calls(&self) -> u64 {
+        self.tool_calls as u64
+    }
+
+    /// An input that does not fit what is waited for changes nothing.
+    pub fn handle(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match (std::mem::replace(&mut self.state, State::Finished), input) {
+            (State::Finished, _) => {}
+            (state, Input::Stopped { why, partial }) => self.stopped(state, why, partial, &mut effects),
+            (State::New, Input::Start) => self.call_model(&mut effects),
+            (State::Generating, Input::Generated(generated)) => self.generated(generated, &mut effects),
+            (State::Generating, Input::ModelFailed(error)) => {
+                let ending = match error {
+                    ModelError::ContextFull { needed, limit } => Ending::ContextFull { needed, limit },
+                    ModelError::Unavailable { message, hint } => Ending::ModelUnavailable { message, hint },
+                };
+                self.finish(ending, &mut effects);
+            }
+            (State::Judging(call), Input::Judged { verdict, access, summary }) => {
+                self.judged(call, verdict, access, summary, &mut effects);
+            }
+            (State::Asking { call, access, summary }, Input::Decided(decision)) => match decision {
+                Decision::Allow => self.run(call, access, summary, &mut effects),
+                Decision::Deny { reason } => {
+                    let reason = reason.unwrap_or_else(|| "no reason given".into());
+                    let text = note("denied_by_user", &[("reason", &reason)]);
+                    self.deny(call, summary, reason, text, &mut effects);
+                }
+            },
+            (State::Running { call, access }, Input::ToolDone(report)) => {
+                self.tool_done(call, access, report, &mut effects);
+            }
+            (state, _) => self.state = state,
+        }
+        effects
+    }
+
+    fn call_model(&mut self, effects: &mut Vec<Effect>) {
+        for text in std::mem::take(&mut self.notes) {
+            effects.push(Effect::Append(Message::new(Role::User, text)));
+        }
+        if let Some(limit) = self.rules.max_model_calls.filter(|limit| self.model_calls >= *limit) {
+            return self.limit(Limit::ModelCalls, format!("Stopped after {limit} model calls (--max-turns)."), effects);
+        }
+        let left = self.rules.max_tokens.map(|limit| limit.saturating_sub(self.usage.completion));
+        if left == Some(0) {
+            return self.out_of_tokens(effects);
+        }
+        self.called = false;
+        self.state = State::Generating;
+        effects.push(Effect::CallModel { max_tokens: left });
+    }
+
+    fn generated(&mut self, generated: Generated, effects: &mut Vec<Effect>) {
+        let Generated { message, stop, usage, truncated, problems } = generated;
+        self.take_in(&message, usage, effects);
+        match stop {
+            StopReason::Cancelled => return self.finish(Ending::Interrupted, effects),
+            StopReason::Repetition => {
+                let message = "The model repeated the same text again and again, so it was stopped.".to_string();
+                return self.finish(Ending::Stuck { message }, effects);
+            }
+            StopReason::End | StopReason::Length => {}
+        }
+        self.called = !self.queue.is_empty();
+        if truncated || stop == StopReason::Length {
+            if self.rules.max_tokens.is_some_and(|limit| self.usage.completion >= limit) {
+                return self.out_of_tokens(effects);
+            }
+            self.cut_off += 1;
+            if self.cut_off > LENGTH_CHANCES {
+                let message = format!(
+                    "The model's answers were cut off by the length limit {} times in a row, so it was stopped.",
+                    self.cut_off
+                );
+                return self.limit(Limit::AnswerLength, message, effects);
+            }
+            self.notes.push(note(if truncated { "call_cut_off" } else { "answer_cut_off" }, &[]));
+        } else {
+            self.cut_off = 0;
+        }
+        if !problems.is_empty() {
+            let text = note("unreadable_call", &[("problems", &problems.join("; "))]);
+            match self.count_error("", text) {
+                (_, count) if count >= SAME_CALL_STOPS => {
+                    let message = "The model wrote the same unreadable call again and again, so it was stopped.".into();
+                    return self.finish(Ending::Stuck { message }, effects);
+                }
+                (text, _) => self.notes.push(text),
+            }
+        }
+        self.next(effects);
+    }
+
+    /// The answer enters the history as it is; its calls wait in the queue.
+    fn take_in(&mut self, message: &Message, usage: Usage, effects: &mut Vec<Effect>) {
+        self.model_calls += 1;
+        self.usage.prompt += usage.prompt;
+        self.usage.cached += usage.cached;
+        self.usage.prefilled += usage.prefilled;
+        self.usage.completion += usage.completion;
+        self.usage.repeated += usage.repeated;
+        self.answer = message.content.trim().to_string();
+        self.queue = message.tool_calls.iter().cloned().collect();
+        effects.push(Effect::Append(message.clone()));
+    }
+
+    /// The next call of this step, else the next step, else the end.
+    fn next(&mut self, effects: &mut Vec<Effect>) {
+        while let Some(call) = self.queue.pop_front() {
+            if let Some(limit) = self.rules.max_tool_calls.filter(|limit| self.tool_calls >= *limit) {
+                self.queue.push_front(call);
+                let message = format!("Stopped after {limit} tool calls (--max-tool-calls).");
+                return self.limit(Limit::ToolCalls, message, effects);
+            }
+            self.tool_calls += 1;
+            self.denied_last = false;
+            let Some(spec) = self.tools.iter().find(|spec| spec.name == call.name) else {
+                let tools: Vec<&str> = self.tools.iter().map(|spec| spec.name.as_str()).collect();
+                let text = note("unknown_tool", &[("name", &call.name), ("tools", &tools.join(", "))]);
+                if self.refuse(call, text, effects) {
+                    return;
+                }
+                continue;
+            };
+            if let Err(reason) = chat::validate(&call, spec) {
+                let text = note("invalid_arguments", &[("reason", &reason), ("form", &form(spec))]);
+                if self.refuse(call, text, effects) {
+                    return;
+                }
+                continue;
+            }
+            self.state = State::Judging(call.clone());
+            effects.push(Effect::Judge { call });
+            return;
+        }
+        if self.called || !self.notes.is_empty() {
+            return self.call_model(effects);
+        }
+        self.last_answer(effects);
+    }
+
+    /// No call, nothing to tell: the model thinks it is done.
+    fn last_answer(&mut self, effects: &mut Vec<Effect>) {
+        if self.answer.is_empty() {
+            self.empty += 1;
+            if self.empty > 1 {
+                let message = "The model gave an empty answer twice.".to_string();
+                return self.finish(Ending::Stuck { message }, effects);
+            }
+            self.notes.push(note("empty_answer", &[]));
+            return self.call_model(effects);
+        }
+        if self.rules.small {
+            let facts = Facts {
+                wish: &self.wish,
+                answer: &self.answer,
+                changed: self.changed,
+                last_run: self.last_run,
+                denied: !self.denials.is_empty(),
+            };
+            if let Some(nudge) = nudge::nudge(facts).filter(|nudge| !self.nudged.contains(nudge)) {
+                let check = self.wish.check.as_deref().unwrap_or_default();
+                self.notes.push(note(nudge.note(), &[("check", check)]));
+                self.nudged.push(nudge);
+                return self.call_model(effects);
+            }
+        }
+        let ending = if self.denied_last { Ending::Denied } else { Ending::Done };
+        self.finish(ending, effects);
+    }
+
+    fn judged(
+        &mut self,
+        call: ToolCall,
+        verdict: Verdict,
+        access: Access,
+        summary: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        match verdict {
+            Verdict::Run => self.run(call, access, summary, effects),
+            Verdict::Ask(reason) if self.rules.can_ask => {
+                let id = self.id();
+                self.state = State::Asking { call: call.clone(), access, summary: summary.clone() };
+                effects.push(Effect::AskApproval { id, call, access, summary, reason });
+            }
+            Verdict::Ask(reason) | Verdict::Deny(reason) => {
+                let text = note("denied", &[("reason", &reason)]);
+                self.deny(call, summary, reason, text, effects);
+            }
+        }
+    }
+
+    fn run(&mut self, call: ToolCall, access: Access, summary: String, effects: &mut Vec<Effect>) {
+        let id = self.id();
+        effects.push(Effect::Emit(Event::ToolCallStarted { id, name: call.name.clone(), summary }));
+        self.state = State::Running { call: call.clone(), access };
+        effects.push(Effect::RunTool { id, call });
+    }
+
+    fn deny(&mut self, call: ToolCall, summary: String, reason: String, text: String, effects: &mut Vec<Effect>) {
+        self.denials.push(Denial { tool: call.name.clone(), summary, reason });
+        self.denied_last = true;
+        if !self.refuse(call, text, effects) {
+            self.next(effects);
+        }
+    }
+
+    /// A call that did not run: the reason is its result. True where that ended the turn.
+    fn refuse(&mut self, call: ToolCall, text: String, effects: &mut Vec<Effect>) -> bool {
+        let summary = text.lines().next().unwrap_or_default().to_string();
+        let name = call.name.clone();
+        effects.push(Effect::Emit(Event::ToolCallFinished { id: self.id(), name, ok: false, summary }));
+        self.result(call, text, true, effects)
+    }
+
+    fn tool_done(&mut self, call: ToolCall, access: Access, report: ToolReport, effects: &mut Vec<Effect>) {
+        let id = self.id();
+        let name = call.name.clone();
+        let ended = match report {
+            ToolReport::Output { text, summary, diff, ok } => {
+                if !diff.is_empty() || (access == Access::Write && ok) {
+                    self.changed = true;
+                    self.last_run = None;
+                }
+                if access == Access::Execute {
+                    self.last_run = Some(ok);
+                }
+                effects.push(Effect::Emit(Event::ToolCallFinished { id, name, ok, summary }));
+                if !diff.is_empty() {
+                    effects.push(Effect::Emit(Event::DiffProduced { id, diff }));
+                }
+                let text = if text.is_empty() { note("empty_output", &[]) } else { text };
+                self.result(call, text, false, effects)
+            }
+            ToolReport::Error(message) => {
+                let summary = message.lines().next().unwrap_or_default().to_string();
+                effects.push(Effect::Emit(Event::ToolCallFinished { id, name, ok: false, summary }));
+                self.result(call, note("tool_failed", &[("message", &message)]), true, effects)
+            }
+            ToolReport::Fatal { message, hint } => {
+                effects.push(Effect::Emit(Event::ToolCallFinished { id, name, ok: false, summary: message.clone() }));
+                effects.push(Effect::Append(Message::new(Role::Tool, note("tool_failed", &[("message", &message)]))));
+                self.finish(Ending::Failed { message, hint }, effects);
+                true
+            }
+        };
+        if !ended {
+            self.next(effects);
+        }
+    }
+
+    /// Adds the result of a call to the history. True where going on makes no sense, and the turn has ended.
+    fn result(&mut self, call: ToolCall, text: String, error: bool, effects: &mut Vec<Effect>) -> bool {
+        let now = Some((call, text));
+        self.same = if self.last == now { self.same + 1 } else { 1 };
+        self.last = now;
+        let Some((call, text)) = &self.last else { return false };
+        let (name, shown) = (call.name.clone(), text.clone());
+        let shown = if error { self.count_error(&name, shown).0 } else { shown };
+        effects.push(Effect::Append(Message::new(Role::Tool, shown)));
+        if self.same < SAME_CALL_STOPS {
+            return false;
+        }
+        let ending = if self.denied_last {
+            Ending::Denied
+        } else {
+            let message = format!(
+                "The model made the same call of {name} {SAME_CALL_STOPS} times in a row with the same result, so it was stopped."
+            );
+            Ending::Stuck { message }
+        };
+        self.finish(ending, effects);
+        true
+    }
+
+    /// The text for the model, with "do something else" where it came before, and how often it came.
+    fn count_error(&mut self, name: &str, text: String) -> (String, usize) {
+        let count = self.errors.entry(format!("{name}\n{text}")).or_default();
+        *count += 1;
+        let count = *count;
+        if count < SAME_ERROR_WARNS {
+            return (text, count);
+        }
+        let warning = note("do_something_else", &[("count", &count.to_string())]);
+        (format!("{text}\n{warning}"), count)
+    }
+
+    fn stopped(&mut self, state: State, why: Stop, partial: Option<Generated>, effects: &mut Vec<Effect>) {
+        if let Some(partial) = partial {
+            self.take_in(&partial.message, partial.usage, effects);
+        }
+        match state {
+            State::Judging(call) | State::Asking { call, .. } | State::Running { call, .. } => {
+                self.queue.push_front(call);
+            }
+            _ => {}
+        }
+        match why {
+            Stop::Interrupted => self.finish(Ending::Interrupted, effects),
+            Stop::WallTime => self.limit(Limit::WallTime, "The time is used up (--max-wall-time).".into(), effects),
+        }
+    }
+
+    fn out_of_tokens(&mut self, effects: &mut Vec<Effect>) {
+        let message = format!("The model has generated {} tokens (--max-tokens).", self.usage.completion);
+        self.limit(Limit::Tokens, message, effects);
+    }
+
+    fn limit(&mut self, limit: Limit, message: String, effects: &mut Vec<Effect>) {
+        self.finish(Ending::Limit { limit, message }, effects);
+    }
+
+    /// Ends the turn. Calls that did not run get a result that says so: the history stays well-formed.
+    fn finish(&mut self, ending: Ending, effects: &mut Vec<Effect>) {
+        let reason = ending.message().unwrap_or_default();
+        for _ in self.queue.drain(..) {
+            effects.push(Effect::Append(Message::new(Role::Tool, note("not_run", &[("reason", &reason)]))));
+        }
+        self.state = State::Finished;
+        effects.push(Effect::Finish(TurnOutcome {
+            ending,
+            answer: std::mem::take(&mut self.answer),
+            model_calls: self.model_calls,
+            tool_calls: self.tool_calls,
+            usage: self.usage,
+            denials: std::mem::take(&mut self.denials),
+            diff: String::new(),
+        }));
+    }
+
+    fn id(&self) -> u64 {
+        self.rules.first_call + self.tool_calls as u64
+    }
+}
+
+/// A tool as one line: `edit(file_path: string, old_string: string, replace_all?: boolean)`.
+fn form(spec: &ToolSpec) -> String {
+    let required: Vec<&str> = spec.parameters["required"]
+        .as_array()
+        .map(|names| names.iter().filter_map(|name| name.as_str()).collect())
+        .unwrap_or_default();
+    let parameters: Vec<String> = spec.parameters["properties"]
+        .as_object()
+        .map(|properties| {
+            properties
+                .iter()
+                .map(|(name, schema)| {
+                    let optional = if required.contains(&name.as_str()) { "" } else { "?" };
+                    format!("{name}{optional}: {}", schema["type"].as_str().unwrap_or("any"))
+                })
+                .collect()
+        })
+        .unwrap_or_default();
+    format!("{}({})", spec.name, parameters.join(", "))
+}
+
+#[cfg(test)]
+#[path = "turn_tests.rs"]
+mod tests;

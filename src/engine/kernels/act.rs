@@ -1,0 +1,125 @@
+//! Activations as the matrix kernels read them: the float rows, and the same rows quantised to int8 in blocks of 256
+//! (for 256-wide weight types) or 32 (for 32-wide ones), with the sums the kernels need beside them.
+
+use crate::engine::quant::QuantType;
+
+/// Which form of the activations a weight type multiplies with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Float,
+    Blocks32,
+    Blocks256,
+}
+
+impl Form {
+    pub fn of(kind: QuantType) -> Self {
+        match kind.block_len() {
+            1 => Self::Float,
+            32 => Self::Blocks32,
+            _ => Self::Blocks256,
+        }
+    }
+}
+
+/// `n` rows of `cols` activations in one quantised form.
+#[derive(Default)]
+pub struct Quantized {
+    /// [n][cols]
+    pub q: Vec<i8>,
+    /// [n][cols / block]: value = d * q
+    pub d: Vec<f32>,
+    /// Blocks of 256: [n][cols / 16], the sum of each 16 `q`. Blocks of 32: [n][cols / 32], of each 32.
+    pub sums: Vec<i16>,
+}
+
+/// Activations of `n` tokens, `cols` each, in the forms that were asked for.
+#[derive(Default)]
+pub struct Activations {
+    pub n: usize,
+    pub cols: usize,
+    /// [n][cols]
+    pub values: Vec<f32>,
+    pub by32: Quantized,
+    pub by256: Quantized,
+}
+
+/// One token's activations.
+#[derive(Clone, Copy)]
+pub struct ActivationRow<'a> {
+    pub values: &'a [f32],
+    pub q: &'a [i8],
+    pub d: &'a [f32],
+    pub sums: &'a [i16],
+}
+
+impl Quantized {
+    fn reserve(&mut self, n: usize, cols: usize, block: usize, sum_of: usize) {
+        self.q.resize(n * cols, 0);
+        self.d.resize(n * cols / block, 0.0);
+        self.sums.resize(n * cols / sum_of, 0);
+    }
+}
+
+impl Activations {
+    /// Makes room for `n` rows of `cols` in `forms`; the contents are whatever was there.
+    pub fn reserve(&mut self, n: usize, cols: usize, forms: &[Form]) {
+        self.n = n;
+        self.cols = cols;
+        self.values.resize(n * cols, 0.0);
+        for form in forms {
+            match form {
+                Form::Float => {}
+                Form::Blocks32 => self.by32.reserve(n, cols, 32, 32),
+                Form::Blocks256 => self.by256.reserve(n, cols, 256, 16),
+            }
+        }
+    }
+
+    /// The row of `token` in the form that `kind` multiplies with.
+    pub fn row(&self, token: usize, kind: QuantType) -> ActivationRow<'_> {
+        let cols = self.cols;
+        let values = &self.values[token * cols..(token + 1) * cols];
+        let (from, block, sum_of) = match Form::of(kind) {
+            Form::Float => return ActivationRow { values, q: &[], d: &[], sums: &[] },
+            Form::Blocks32 => (&self.by32, 32, 32),
+            Form::Blocks256 => (&self.by256, 256, 16),
+        };
+        ActivationRow {
+            values,
+            q: &from.q[token * cols..(token + 1) * cols],
+            d: &from.d[token * cols / block..(token + 1) * cols / block],
+            sums: &from.sums[token * cols / sum_of..(token + 1) * cols / sum_of],
+        }
+    }
+}
+
+/// Quantises one row in blocks of `B`, `S` values to a sum: d = max|x| / 127, q = round-half-even(x / d).
+#[inline(always)]
+pub fn quantize_row<const B: usize, const S: usize>(
+    x: &[f32],
+    q: &mut [i8],
+    d: &mut [f32],
+    sums: &mut [i16],
+) {
+    for (block, values) in x.as_chunks::<B>().0.iter().enumerate() {
+        let mut lanes = [0f32; 16];
+        for part in values.as_chunks::<16>().0 {
+            for lane in 0..16 {
+                let a = part[lane].abs();
+                lanes[lane] = if a > lanes[lane] { a } else { lanes[lane] };
+            }
+        }
+        let largest = lanes.iter().fold(0f32, |a, &b| if b > a { b } else { a });
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        d[block] = largest / 127.0;
+        let out = &mut q[block * B..(block + 1) * B];
+        for i in 0..B {
+            // Adding and taking away 1.5 * 2^23 rounds half to even, in any instruction set.
+            let rounded = (values[i] * inverse + 12_582_912.0) - 12_582_912.0;
+            out[i] = rounded as i32 as i8;
+        }
+        for (s, part) in out.as_chunks::<S>().0.iter().enumerate() {
+            sums[block * (B / S) + s] = part.iter().map(|&v| i16::from(v)).sum();
+        }
+    }
+}

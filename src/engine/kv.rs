@@ -1,0 +1,141 @@
+//! Keys and values of one sequence, in f32, f16 or q8_0 (32 int8 values and one f16 scale). Memory is asked for whole
+//! and touched as the sequence grows. What was stored is what everyone reads, the chunk that stored it too.
+//! Which token a position holds is for `Sequence` to know.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvType {
+    F32,
+    F16,
+    Q8_0,
+}
+
+impl KvType {
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Q8_0];
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+    /// Bytes of `n` values (a multiple of 32).
+    pub fn bytes(self, n: usize) -> usize {
+        match self {
+            Self::F32 => n * 4,
+            Self::F16 => n * 2,
+            Self::Q8_0 => n / 32 * 34,
+        }
+    }
+}
+
+/// The shape of a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvShape {
+    pub layers: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+    pub kind: KvType,
+}
+
+impl KvShape {
+    /// Bytes that one token takes, keys and values of all layers.
+    pub fn bytes_per_token(&self) -> usize {
+        2 * self.layers * self.heads * self.kind.bytes(self.head_dim)
+    }
+}
+
+/// [layer][key or value][head][position][head_dim], encoded.
+pub struct KvCache {
+    shape: KvShape,
+    capacity: usize,
+    /// One buffer per layer, keys first, then values.
+    layers: Vec<Vec<u8>>,
+}
+
+impl KvCache {
+    pub fn new(shape: KvShape, capacity: usize) -> Self {
+        let bytes = 2 * shape.heads * capacity * shape.kind.bytes(shape.head_dim);
+        // Zeroed memory comes from the kernel page by page, when it is first written.
+        Self { shape, capacity, layers: (0..shape.layers).map(|_| vec![0; bytes]).collect() }
+    }
+
+    pub fn shape(&self) -> KvShape {
+        self.shape
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.shape.kind.bytes(self.shape.head_dim)
+    }
+
+    /// Stores one head's key (`value` false) or value at `position`.
+    pub fn store(&mut self, layer: usize, value: bool, head: usize, position: usize, row: &[f32]) {
+        let bytes = self.row_bytes();
+        let at = ((usize::from(value) * self.shape.heads + head) * self.capacity + position) * bytes;
+        let out = &mut self.layers[layer][at..at + bytes];
+        match self.shape.kind {
+            KvType::F32 => {
+                for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(row) {
+                    *out = x.to_le_bytes();
+                }
+            }
+            KvType::F16 => {
+                for (out, x) in out.as_chunks_mut::<2>().0.iter_mut().zip(row) {
+                    *out = f16::from_f32(*x).to_le_bytes();
+                }
+            }
+            KvType::Q8_0 => {
+                for (out, x) in out.as_chunks_mut::<34>().0.iter_mut().zip(row.as_chunks::<32>().0) {
+                    let largest = x.iter().fold(0f32, |a, x| a.max(x.abs()));
+                    let d = f16::from_f32(largest / 127.0);
+                    let inverse = if d.to_f32() > 0.0 { 1.0 / d.to_f32() } else { 0.0 };
+                    [out[0], out[1]] = d.to_le_bytes();
+                    for (out, x) in out[2..].iter_mut().zip(x) {
+                        *out = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8 as u8;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decodes positions `first..first + n` of one head into `out`: [n][head_dim].
+    pub fn load(&self, layer: usize, value: bool, head: usize, first: usize, n: usize, out: &mut [f32]) {
+        let bytes = self.row_bytes();
+        let at = ((usize::from(value) * self.shape.heads + head) * self.capacity + first) * bytes;
+        let rows = &self.layers[layer][at..at + n * bytes];
+        let out = &mut out[..n * self.shape.head_dim];
+        match self.shape.kind {
+            KvType::F32 => {
+                for (out, x) in out.iter_mut().zip(rows.as_chunks::<4>().0) {
+                    *out = f32::from_le_bytes(*x);
+                }
+            }
+            KvType::F16 => {
+                let mut words = [f16::ZERO; 128];
+                for (out, x) in out.chunks_mut(128).zip(rows.chunks(256)) {
+                    for (word, x) in words.iter_mut().zip(x.as_chunks::<2>().0) {
+                        *word = f16::from_le_bytes(*x);
+                    }
+                    words[..out.len()].convert_to_f32_slice(out);
+                }
+            }
+            KvType::Q8_0 => {
+                for (out, x) in out.as_chunks_mut::<32>().0.iter_mut().zip(rows.as_chunks::<34>().0) {
+                    let d = f16::from_le_bytes([x[0], x[1]]).to_f32();
+                    for (out, q) in out.iter_mut().zip(&x[2..]) {
+                        *out = d * f32::from(*q as i8);
+                    }
+                }
+            }
+        }
+    }
+}

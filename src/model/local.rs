@@ -1,0 +1,355 @@
+//! The engine and the chat format as one `Model`. Holds the token sequence of the conversation: what is already in the
+//! KV cache is never rendered or prefilled again, and what the model wrote enters the history as its own tokens. A
+//! history that is not a continuation of the last one (undo, another conversation) keeps the longest common prefix of
+//! tokens; what must be prefilled again is counted.
+
+use super::{Generated, Model, ModelError, ModelEvent, ModelInfo, Request, StopReason, Usage};
+use crate::chat::{ChatFormat, Message, ParseEvent, Role, Segment, ToolCallParser, ToolSpec};
+use crate::engine::kv::KvType;
+use crate::engine::sampler::{Sampler, SamplingParams, TokenMask};
+use crate::engine::tokenizer::{Tokenizer, Utf8Stream};
+use crate::engine::{Engine, EngineError, EngineOptions, Sequence, TokenId, Want};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How to load a model file.
+#[derive(Debug, Clone)]
+pub struct LocalOptions {
+    pub engine: EngineOptions,
+    pub kv: KvType,
+    /// Tokens of context; `None` takes the model's own, at most 32,768.
+    pub context: Option<usize>,
+    /// `None` reads it from the file's template and name.
+    pub format: Option<ChatFormat>,
+    /// The model's recommended settings; a request's own come first.
+    pub sampling: SamplingParams,
+}
+
+/// Context of a model when nothing is asked for: enough for a long session, at a stated size in memory.
+const DEFAULT_CONTEXT: usize = 32_768;
+/// Tokens before an answer that the repetition penalty looks at too.
+const PENALTY_BEFORE: usize = 64;
+/// Tokens between two progress reports of a prefill.
+const PROGRESS: usize = 128;
+
+pub struct LocalModel {
+    engine: Engine,
+    tokenizer: Tokenizer,
+    info: ModelInfo,
+    sampling: SamplingParams,
+    allowed: TokenMask,
+    sequence: Sequence,
+    /// The messages and tools whose tokens `sequence` holds.
+    history: Vec<Message>,
+    tools: Vec<ToolSpec>,
+}
+
+fn broken(error: EngineError) -> ModelError {
+    match error {
+        EngineError::ContextFull { needed, limit } => ModelError::ContextFull { needed, limit },
+        other => ModelError::Unavailable {
+            message: other.to_string(),
+            hint: "qwright models list shows the models that are known to work".into(),
+        },
+    }
+}
+
+impl LocalModel {
+    /// Opens the file and reads it once, telling `progress` (done, total) bytes.
+    pub fn load(
+        path: &Path,
+        options: &LocalOptions,
+        cancel: &AtomicBool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, ModelError> {
+        let engine = Engine::open(path, options.engine).map_err(broken)?;
+        let tokenizer = Tokenizer::from_gguf(engine.gguf()).map_err(broken)?;
+        let gguf = engine.gguf();
+        let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+        let format = options.format.unwrap_or_else(|| {
+            ChatFormat::detect(gguf.str("tokenizer.chat_template"), gguf.str("general.name").unwrap_or(&stem))
+        });
+        let billions = gguf.tensors().iter().map(|t| t.len() as f64).sum::<f64>() / 1e9;
+        let own = engine.config.context;
+        let context = options.context.unwrap_or(own.min(DEFAULT_CONTEXT));
+        if context > own {
+            return Err(ModelError::Unavailable {
+                message: format!("a context of {context} tokens is more than the {own} this model was made for"),
+                hint: format!("--ctx takes up to {own} for {stem}"),
+            });
+        }
+        let info = ModelInfo { name: stem, context, format, billions };
+        read_once(&engine, cancel, progress);
+        let sequence = engine.sequence(context, options.kv);
+        let allowed = tokenizer.base_mask(engine.config.vocab);
+        Ok(Self {
+            engine,
+            tokenizer,
+            info,
+            sampling: options.sampling.clone(),
+            allowed,
+            sequence,
+            history: Vec::new(),
+            tools: Vec::new(),
+        })
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    fn encode(&self, segments: &[Segment]) -> Vec<TokenId> {
+        let pieces: Vec<(bool, &str)> = segments
+            .iter()
+            .map(|segment| match segment {
+                Segment::Template(text) => (true, text.as_str()),
+                Segment::Content(text) => (false, text.as_str()),
+            })
+            .collect();
+        self.tokenizer.encode_pieces(&pieces)
+    }
+
+    /// The tokens of the whole history, where the sequence must be cut, and what follows there.
+    fn plan(&self, messages: &[Message], tools: &[ToolSpec]) -> (usize, Vec<TokenId>) {
+        let held = self.history.len();
+        // A thinking model's earlier thoughts leave the history at the next user message: rendered anew.
+        let drops_thoughts = self.info.format == ChatFormat::Thinking
+            && messages.get(held..).is_some_and(|new| new.iter().any(|m| m.role == Role::User));
+        let continues = held > 0
+            && messages.len() > held
+            && messages[..held] == self.history[..]
+            && tools == &self.tools[..]
+            && !drops_thoughts;
+        if continues {
+            let segments = self.info.format.render_more(&messages[..held], &messages[held..], true);
+            return (self.sequence.tokens().len(), self.encode(&segments));
+        }
+        let mut tokens = self.encode(&self.info.format.render(messages, tools, true));
+        let old = self.sequence.tokens();
+        // The last token is always run again: its logits are needed.
+        let most = tokens.len().saturating_sub(1);
+        let common = old.iter().zip(&tokens[..most]).take_while(|(a, b)| a == b).count();
+        tokens.drain(..common);
+        (common, tokens)
+    }
+
+    /// Generates until a stop token; returns the text's tokens' text, reading and why it stopped.
+    fn decode(
+        &mut self,
+        request: &Request<'_>,
+        mut logits: Vec<f32>,
+        on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<(ToolCallParser, StopReason, usize), ModelError> {
+        let mut params = self.sampling.clone();
+        params.seed = request.sampling.seed;
+        if let Some(temperature) = request.sampling.temperature {
+            params.temperature = temperature;
+        }
+        let mut sampler = Sampler::new(params, logits.len());
+        let opened_think = self.info.format == ChatFormat::Thinking;
+        let mut parser = ToolCallParser::new(self.info.format, request.tools, opened_think);
+        let mut utf8 = Utf8Stream::default();
+        let mut tail = Tail::default();
+        let start = self.sequence.tokens().len();
+        let room = self.sequence.capacity().saturating_sub(start + 8);
+        let most = if request.sampling.max_tokens == 0 { room } else { request.sampling.max_tokens.min(room) };
+        let mut generated = 0;
+        let stop = loop {
+            if request.cancel.load(Ordering::Relaxed) {
+                break StopReason::Cancelled;
+            }
+            if generated >= most {
+                break StopReason::Length;
+            }
+            let tokens = self.sequence.tokens();
+            let recent = &tokens[start.saturating_sub(PENALTY_BEFORE)..];
+            let token = sampler.sample(&mut logits, recent, Some(&self.allowed), tokens.len() as u64);
+            if self.tokenizer.stops().contains(&token) {
+                break StopReason::End;
+            }
+            generated += 1;
+            let text = utf8.push(self.tokenizer.bytes(token));
+            if !text.is_empty() {
+                parser.push(&text).into_iter().for_each(|event| emit(event, on_event));
+                if tail.repeats(&text) {
+                    break StopReason::Repetition;
+                }
+            }
+            logits = match self.engine.append(
+                &mut self.sequence,
+                &[token],
+                Want::Last,
+                request.cancel,
+                &mut |_| {},
+            ) {
+                Ok(logits) => logits,
+                Err(EngineError::Cancelled) => break StopReason::Cancelled,
+                Err(error) => return Err(broken(error)),
+            };
+        };
+        let rest = utf8.finish();
+        if !rest.is_empty() {
+            parser.push(&rest).into_iter().for_each(|event| emit(event, on_event));
+        }
+        Ok((parser, stop, generated))
+    }
+}
+
+fn emit(event: ParseEvent, on_event: &mut dyn FnMut(ModelEvent)) {
+    on_event(match event {
+        ParseEvent::Text(text) => ModelEvent::Text(text),
+        ParseEvent::Thinking(text) => ModelEvent::Thinking(text),
+        ParseEvent::CallStarted(name) => ModelEvent::ToolCallStarted(name),
+        ParseEvent::Call(call) => ModelEvent::ToolCall(call),
+    });
+}
+
+impl Model for LocalModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        self.tokenizer.encode(text, false).len()
+    }
+
+    fn count_history(&self, messages: &[Message], tools: &[ToolSpec]) -> usize {
+        let (kept, new) = self.plan(messages, tools);
+        kept + new.len()
+    }
+
+    fn generate(
+        &mut self,
+        request: Request<'_>,
+        on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<Generated, ModelError> {
+        let (kept, new) = self.plan(request.messages, request.tools);
+        let prompt = kept + new.len();
+        if prompt + 1 > self.sequence.capacity() {
+            return Err(ModelError::ContextFull { needed: prompt + 1, limit: self.sequence.capacity() });
+        }
+        // Tokens that were there and are prefilled again, because the history is not a continuation.
+        let repeated = self.sequence.tokens().len().saturating_sub(kept).min(new.len());
+        self.sequence.truncate(kept);
+        // Until the answer is whole the sequence belongs to no history that can be continued.
+        self.history.clear();
+        let total = new.len() as u64;
+        let mut logits = Vec::new();
+        let mut done = 0u64;
+        on_event(ModelEvent::Progress { phase: "prefill", done, total });
+        let mut pieces = new.chunks(PROGRESS.max(self.engine.options().batch)).peekable();
+        while let Some(piece) = pieces.next() {
+            let want = if pieces.peek().is_some() { Want::Nothing } else { Want::Last };
+            match self.engine.append(&mut self.sequence, piece, want, request.cancel, &mut |_| {}) {
+                Ok(last) => logits = last,
+                Err(EngineError::Cancelled) => {
+                    let usage = Usage { prompt, cached: kept, prefilled: done as usize, ..Usage::default() };
+                    return Ok(Generated {
+                        message: Message::new(Role::Assistant, ""),
+                        stop: StopReason::Cancelled,
+                        usage,
+                        truncated: false,
+                        problems: Vec::new(),
+                    });
+                }
+                Err(error) => return Err(broken(error)),
+            }
+            done += piece.len() as u64;
+            on_event(ModelEvent::Progress { phase: "prefill", done, total });
+        }
+        let (parser, stop, completion) = self.decode(&request, logits, on_event)?;
+        let (events, parsed) = parser.finish();
+        events.into_iter().for_each(|event| emit(event, on_event));
+        let usage = Usage { prompt, cached: kept, prefilled: new.len(), completion, repeated };
+        on_event(ModelEvent::Usage(usage));
+        let message = Message {
+            role: Role::Assistant,
+            content: parsed.content,
+            reasoning: parsed.reasoning,
+            tool_calls: parsed.calls,
+        };
+        // The turn is always closed, also after Esc or a length cut, so that the next message can follow.
+        let close = self.encode(&self.info.format.close_turn());
+        let never = AtomicBool::new(false);
+        let closed = self.engine.append(&mut self.sequence, &close, Want::Nothing, &never, &mut |_| {});
+        if closed.is_ok() {
+            self.history = request.messages.to_vec();
+            self.history.push(message.clone());
+            self.tools = request.tools.to_vec();
+        }
+        let truncated = parsed.truncated || stop == StopReason::Length;
+        Ok(Generated { message, stop, usage, truncated, problems: parsed.problems })
+    }
+}
+
+/// Reads the file front to back, so that the first answer does not wait for the disk page by page. Files larger than
+/// memory would only push themselves out again; they are read as they are needed.
+fn read_once(engine: &Engine, cancel: &AtomicBool, progress: &mut dyn FnMut(u64, u64)) {
+    const STEP: usize = 64 << 20;
+    let gguf = engine.gguf();
+    let total: u64 = gguf.tensors().iter().map(|t| t.range.len() as u64).sum();
+    if total > crate::engine::memory_available() {
+        return;
+    }
+    let (mut done, mut sum) = (0u64, 0u64);
+    for tensor in gguf.tensors() {
+        for part in gguf.data(tensor).chunks(STEP) {
+            if cancel.load(Ordering::Relaxed) {
+                return;
+            }
+            sum += part.iter().step_by(4096).map(|&byte| u64::from(byte)).sum::<u64>();
+            done += part.len() as u64;
+            progress(done, total);
+        }
+    }
+    std::hint::black_box(sum);
+}
+
+/// The end of an answer, watched for text that repeats itself.
+#[derive(Default)]
+struct Tail {
+    text: Vec<u8>,
+    unchecked: usize,
+}
+
+impl Tail {
+    /// Longest repeating unit that is looked for, in bytes.
+    const UNIT: usize = 200;
+    /// Repeats that end the answer: ten of at least fifty bytes, so shorter units need more of them.
+    const TIMES: usize = 10;
+    const LEAST: usize = 500;
+
+    fn repeats(&mut self, text: &str) -> bool {
+        self.text.extend_from_slice(text.as_bytes());
+        self.unchecked += text.len();
+        if self.unchecked < 64 {
+            return false;
+        }
+        self.unchecked = 0;
+        let keep = Self::UNIT * Self::TIMES;
+        if self.text.len() > keep {
+            self.text.drain(..self.text.len() - keep);
+        }
+        let text = &self.text;
+        (1..=Self::UNIT).any(|unit| {
+            let span = (unit * Self::TIMES).max(Self::LEAST);
+            span <= text.len() && {
+                let end = &text[text.len() - span..];
+                end.iter().zip(&end[unit..]).all(|(a, b)| a == b)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repetition_is_seen_and_ordinary_text_is_not() {
+        let mut tail = Tail::default();
+        assert!((0..200).any(|_| tail.repeats("the same line again and again\n")));
+        let mut tail = Tail::default();
+        assert!(!(0..2000).any(|i| tail.repeats(&format!("let value_{i} = {};\n", i * 7))));
+    }
+}
