@@ -1,10 +1,14 @@
 //! Flags and subcommands. The help texts are the documentation of each.
 
 use crate::commands::bench::BenchArgs;
-use crate::commands::{self, CommandResult, Failure, exit, inspect_chat};
+use crate::commands::{self, CommandResult, Failure, exit, inspect_chat, load};
+use crate::config::{Config, Env, LoadOptions};
 use crate::engine::kv::KvType;
+use crate::hub;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// A coding agent for the terminal with its inference engine inside.
 #[derive(Debug, Parser)]
@@ -26,10 +30,14 @@ pub struct ModelArgs {
     /// Keys and values in f32, f16 or q8_0
     #[arg(long)]
     pub kv: Option<String>,
+    /// Tokens of context [default: the model's, at most 32768]
+    #[arg(long)]
+    pub ctx: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Exec(Box<commands::exec::ExecArgs>),
     /// Tokens per second of prefill and decode on this machine
     Bench {
         #[command(flatten)]
@@ -37,6 +45,12 @@ pub enum Command {
         #[command(flatten)]
         args: BenchArgs,
     },
+    /// What exists, what fits this machine, download
+    Models(commands::models::ModelsArgs),
+    /// Every setting and where its value came from
+    Config(commands::config::ConfigArgs),
+    /// The sandbox of this machine: its tier, and a command inside it
+    Sandbox(commands::sandbox::SandboxArgs),
     /// What the model sees and says, as JSON lines
     #[command(subcommand)]
     Inspect(Inspect),
@@ -78,15 +92,18 @@ pub enum Inspect {
 }
 
 impl ModelArgs {
-    pub fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| crate::engine::EngineOptions::default().threads).max(1)
+    pub fn load_options(&self) -> LoadOptions {
+        let mut flags = Vec::new();
+        let mut flag = |key, value: Option<String>, flag| flags.extend(value.map(|value| (key, value, flag)));
+        flag("model", self.model.clone(), "--model");
+        flag("threads", self.threads.map(|n| n.to_string()), "--threads");
+        flag("kv", self.kv.clone(), "--kv");
+        flag("ctx", self.ctx.map(|n| n.to_string()), "--ctx");
+        LoadOptions { env: Env::of_process(), flags, ..LoadOptions::default() }
     }
-    pub fn kv(&self, default: KvType) -> Result<KvType, Failure> {
-        let Some(name) = &self.kv else { return Ok(default) };
-        KvType::from_name(name).ok_or_else(|| {
-            Failure::new(exit::USAGE, format!("no KV type is called {name:?}"))
-                .hint("choose f32, f16 or q8_0")
-        })
+    /// The settings with these flags on top.
+    pub fn config(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.load_options())?)
     }
     /// The chat format by name, else the model's.
     fn format(&self, name: Option<&str>) -> Result<crate::chat::ChatFormat, Failure> {
@@ -94,15 +111,22 @@ impl ModelArgs {
         commands::inspect::format(name, path.as_deref())
     }
     pub fn path(&self) -> Result<PathBuf, Failure> {
-        self.model.clone().map(PathBuf::from).ok_or_else(|| Failure::new(exit::NO_MODEL, "no model"))
+        Ok(hub::locate(None, &self.config()?)?.path)
     }
 }
 
 impl Cli {
     pub fn run(self) -> CommandResult {
         match self.command {
+            Command::Exec(args) => commands::exec::command(&args, interrupts()?),
             Command::Bench { model, args } => {
-                commands::bench::run(&args, &model.path()?, model.threads(), model.kv(KvType::F16)?)
+                let config = model.config()?;
+                commands::bench::run(
+                    &args,
+                    &model.path()?,
+                    load::threads(&config),
+                    load::kv(&config, KvType::F16),
+                )
             }
             Command::Inspect(Inspect::Gguf { file }) => commands::inspect::gguf(&file),
             Command::Inspect(Inspect::Tokens { model }) => commands::inspect::tokens(&model.path()?),
@@ -114,12 +138,27 @@ impl Cli {
                 let format = model.format(format.as_deref())?;
                 commands::inspect::lines(|line| inspect_chat::calls_line(format, line))
             }
-            Command::Inspect(Inspect::Logits { model, kernels }) => commands::inspect::logits(
-                &model.path()?,
-                model.threads(),
-                model.kv(KvType::F32)?,
-                kernels.as_deref(),
-            ),
+            Command::Inspect(Inspect::Logits { model, kernels }) => {
+                let config = model.config()?;
+                let (threads, kv) = (load::threads(&config), load::kv(&config, KvType::F32));
+                commands::inspect::logits(&model.path()?, threads, kv, kernels.as_deref())
+            }
+            Command::Models(args) => {
+                commands::models::run(&args, &ModelArgs::default().config()?, interrupts()?.as_ref())
+            }
+            Command::Config(args) => commands::config::run(&args, &ModelArgs::default().load_options()),
+            Command::Sandbox(args) => commands::sandbox::run(&args),
         }
     }
+}
+
+/// A flag that Ctrl-C and a polite kill raise. A second Ctrl-C ends the program at once.
+fn interrupts() -> Result<Arc<AtomicBool>, Failure> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(exit::INTERRUPTED), flag.clone())
+            .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
+            .map_err(|error| Failure::new(exit::USAGE, format!("signals cannot be handled: {error}")))?;
+    }
+    Ok(flag)
 }

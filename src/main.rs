@@ -1,6 +1,8 @@
 //! Arguments -> front end -> exit code, nothing else.
 
 use clap::Parser;
+use qwright::chat::escape::{escape_for_terminal, escape_line};
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -11,9 +13,11 @@ fn main() -> ExitCode {
     match qwright::cli::Cli::parse().run() {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("qwright: {failure}");
+            // A closed stderr is no reason to panic; the exit code still tells.
+            let mut stderr = std::io::stderr().lock();
+            let _ = writeln!(stderr, "qwright: {}", escape_for_terminal(&failure.message));
             if let Some(hint) = &failure.hint {
-                eprintln!("  {hint}");
+                let _ = writeln!(stderr, "  {}", escape_line(hint));
             }
             ExitCode::from(failure.code)
         }

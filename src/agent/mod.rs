@@ -1,1 +1,18 @@
-//! (skeleton)
+//! The agent: `Op` in, `Event` out. `turn` decides (pure), `session` carries out, `approval` is the table of modes,
+//! `transcript` the log on disk, `opening` and `memory` the first message, `prompts` all wording. Front ends import
+//! `agent::protocol` and nothing else of this.
+
+pub mod approval;
+mod fit;
+mod memory;
+mod nudge;
+mod opening;
+mod prompts;
+pub mod protocol;
+mod session;
+mod surroundings;
+pub mod transcript;
+mod turn;
+
+pub use session::{Limits, Session, SessionOptions};
+pub use surroundings::{offered_tools, opening_messages};

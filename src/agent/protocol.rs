@@ -12,14 +12,21 @@ pub use crate::tools::Access;
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op {
     /// A request. While a turn runs it waits until that turn ends.
-    Submit { text: String },
+    Submit {
+        text: String,
+    },
     /// The answer to `ApprovalRequested`.
-    Approve { id: u64, decision: Decision },
+    Approve {
+        id: u64,
+        decision: Decision,
+    },
     /// Stop the turn that runs; the session goes on.
     Interrupt,
     /// Take back the last turn: files and conversation.
     Undo,
-    SetMode { mode: ApprovalMode },
+    SetMode {
+        mode: ApprovalMode,
+    },
     /// Forget the conversation; files stay.
     Clear,
     Quit,
@@ -79,8 +86,10 @@ pub enum Event {
         context: usize,
         directory: String,
         mode: ApprovalMode,
-        /// One line: the tier and what it does not protect.
+        /// The tier: full, reduced or none.
         sandbox: String,
+        /// One line: the tier, what it does not protect, and what would help.
+        sandbox_note: String,
     },
     TurnStarted,
     /// `phase` is "load" or "prefill".
@@ -134,6 +143,11 @@ pub enum Event {
     TurnFinished {
         outcome: TurnOutcome,
     },
+    /// The last turn was taken back; `kept` names files that were left alone, and why.
+    Undone {
+        restored: Vec<String>,
+        kept: Vec<(String, String)>,
+    },
     /// Something the user should know that ended no turn.
     Error {
         message: String,
@@ -161,13 +175,27 @@ pub enum Ending {
     /// The model gave up after its last call was denied.
     Denied,
     Interrupted,
-    Limit { limit: Limit, message: String },
-    ContextFull { needed: usize, limit: usize },
+    Limit {
+        limit: Limit,
+        message: String,
+    },
+    ContextFull {
+        needed: usize,
+        limit: usize,
+    },
     /// The model went in circles.
-    Stuck { message: String },
+    Stuck {
+        message: String,
+    },
     /// A tool failed in a way only the user can repair.
-    Failed { message: String, hint: String },
-    ModelUnavailable { message: String, hint: String },
+    Failed {
+        message: String,
+        hint: String,
+    },
+    ModelUnavailable {
+        message: String,
+        hint: String,
+    },
 }
 
 impl Ending {

@@ -1,9 +1,13 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
 pub mod bench;
+pub mod config;
+pub mod exec;
 pub mod inspect;
 pub mod inspect_chat;
 pub mod inspect_gguf;
+pub mod load;
+pub mod models;
 pub mod sandbox;
 
 /// Exit codes, as documented in the README.

@@ -7,6 +7,7 @@
 //! the best on, as far as they are needed, and never all 150,000 of them. What the recent tokens are, and which
 //! tokens are allowed, is the caller's to say.
 use super::TokenId;
+use std::cmp::Ordering;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
@@ -38,7 +39,7 @@ impl TokenMask {
 
     pub fn all(len: usize) -> Self {
         let mut words = vec![u64::MAX; len / 64];
-        if len % 64 > 0 {
+        if !len.is_multiple_of(64) {
             words.push((1 << (len % 64)) - 1);
         }
         Self { words, len }
@@ -172,7 +173,8 @@ impl Sampler {
         let logits = &mut logits[..count];
         self.penalise(logits, recent);
         let mask = mask.filter(|mask| mask.iter().next().is_some_and(|id| (id as usize) < count));
-        let greedy = !(self.params.temperature > 0.0);
+        // NaN is greedy too.
+        let greedy = self.params.temperature.partial_cmp(&0.0) != Some(Ordering::Greater);
         let top_k = match self.params.top_k {
             _ if greedy => 1,
             0 => usize::MAX,
@@ -189,7 +191,7 @@ impl Sampler {
     /// Each distinct token once: towards less likely by the factor.
     fn penalise(&mut self, logits: &mut [f32], recent: &[TokenId]) {
         let penalty = self.params.repetition_penalty;
-        if !(penalty > 0.0) || penalty == 1.0 {
+        if penalty.partial_cmp(&0.0) != Some(Ordering::Greater) || penalty == 1.0 {
             return;
         }
         for &id in recent {

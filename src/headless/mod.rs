@@ -1,1 +1,155 @@
-//! (skeleton)
+//! `exec` as a front end: submits one request, shows what happens, and says how it ended. Text mode prints the answer
+//! on stdout and everything else on stderr; JSON mode prints one object on stdout. Knows the agent through its
+//! protocol alone. Exit codes are for whoever calls this.
+
+mod json;
+mod text;
+
+use crate::agent::protocol::{Decision, Ending, Event, Op, TurnOutcome};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+/// How often the cancel flag is looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a turn may take to end after an interrupt before it is left behind.
+const GRACE: Duration = Duration::from_millis(700);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// The answer on stdout, everything else on stderr
+    #[default]
+    Text,
+    /// One JSON object on stdout
+    Json,
+}
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub prompt: String,
+    pub format: OutputFormat,
+    /// Only the answer, and errors.
+    pub quiet: bool,
+    pub stdout_is_terminal: bool,
+    pub stderr_is_terminal: bool,
+    /// When the command began, so that loading counts.
+    pub started: Instant,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct ExecResult {
+    pub session_id: String,
+    pub model: String,
+    pub sandbox: String,
+    pub duration: Duration,
+    /// `None` where the agent went away without one.
+    pub outcome: Option<TurnOutcome>,
+    /// The answer could not be written to stdout (a closed pipe is not an error).
+    pub write_error: Option<String>,
+}
+
+impl ExecResult {
+    pub fn ending(&self) -> Ending {
+        match &self.outcome {
+            Some(outcome) => outcome.ending.clone(),
+            None => Ending::Failed {
+                message: "the agent ended without a result".into(),
+                hint: "this is a fault of Qwright; please report it".into(),
+            },
+        }
+    }
+}
+
+/// Where output goes.
+pub struct Streams<'a> {
+    pub out: &'a mut dyn Write,
+    pub err: &'a mut dyn Write,
+}
+
+/// What a way of showing does with events and with the end.
+trait View {
+    fn event(&mut self, event: &Event, streams: &mut Streams<'_>) -> io::Result<()>;
+    fn end(&mut self, result: &ExecResult, streams: &mut Streams<'_>) -> io::Result<()>;
+}
+
+/// Runs one request to its end. `cancel` is raised by Ctrl-C.
+pub fn run(
+    ops: &Sender<Op>,
+    events: &Receiver<Event>,
+    options: &Options,
+    cancel: &AtomicBool,
+    streams: &mut Streams<'_>,
+) -> ExecResult {
+    let mut view: Box<dyn View> = match options.format {
+        OutputFormat::Text => Box::new(text::Text::new(options)),
+        OutputFormat::Json => Box::new(json::Json::new(options)),
+    };
+    let mut result = ExecResult {
+        session_id: String::new(),
+        model: String::new(),
+        sandbox: String::new(),
+        duration: Duration::ZERO,
+        outcome: None,
+        write_error: None,
+    };
+    let mut interrupted: Option<Instant> = None;
+    // A send fails only where the agent is gone; then the events end as well.
+    let _ = ops.send(Op::Submit { text: options.prompt.clone() });
+    loop {
+        if cancel.load(Ordering::SeqCst) && interrupted.is_none() {
+            interrupted = Some(Instant::now());
+            let _ = ops.send(Op::Interrupt);
+        }
+        if interrupted.is_some_and(|since| since.elapsed() > GRACE) {
+            result.outcome = Some(left_behind());
+            break;
+        }
+        let event = match events.recv_timeout(TICK) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        match &event {
+            Event::SessionStarted { id, model, sandbox, .. } => {
+                result.session_id.clone_from(id);
+                result.model.clone_from(model);
+                result.sandbox.clone_from(sandbox);
+            }
+            // The session is told that nobody can be asked; should it ask all the same, the answer is no.
+            Event::ApprovalRequested { id, .. } => {
+                let decision = Decision::Deny { reason: Some("nobody is there to ask".into()) };
+                let _ = ops.send(Op::Approve { id: *id, decision });
+            }
+            Event::TurnFinished { outcome } => result.outcome = Some(outcome.clone()),
+            _ => {}
+        }
+        // What is shown on the way may be lost (a closed stderr); the end may not.
+        let _ = view.event(&event, streams);
+        if result.outcome.is_some() {
+            break;
+        }
+    }
+    let _ = ops.send(Op::Quit);
+    result.duration = options.started.elapsed();
+    let written = view.end(&result, streams).and_then(|()| streams.out.flush());
+    result.write_error = written
+        .err()
+        .filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+        .map(|error| error.to_string());
+    result
+}
+
+/// The outcome of a turn that did not stop in time.
+fn left_behind() -> TurnOutcome {
+    TurnOutcome {
+        ending: Ending::Interrupted,
+        answer: String::new(),
+        model_calls: 0,
+        tool_calls: 0,
+        usage: Default::default(),
+        denials: Vec::new(),
+        diff: String::new(),
+    }
+}

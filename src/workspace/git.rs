@@ -24,6 +24,11 @@ struct Place {
 }
 
 impl Workspace {
+    /// The branch that is checked out; `None` outside a repository.
+    pub fn git_branch(&self) -> Option<String> {
+        Some(branch(&self.repository().ok()?.repository))
+    }
+
     /// The branch and the changed files, in the letters of `git status --short`.
     pub fn git_status(&self) -> Result<String, WorkspaceError> {
         let place = self.repository()?;

@@ -1,3 +1,5 @@
+//! The sampler against its definition written out plainly (whole vocabulary, whole sort), its frequencies against the
+//! softmax, and what must hold on any input. Masks against sets.
 use super::*;
 use proptest::prelude::*;
 use std::collections::HashMap;

@@ -126,7 +126,8 @@ mod tests {
         for (rank, &(left, right)) in pairs.iter().enumerate() {
             let known = 256 + rank as u32;
             // The four letters that words are made of, and what came of them, more often than other bytes.
-            let pick = |n: u32| if n % 2 == 0 { 97 + n / 2 % 4 } else { 256 + n / 2 % (rank as u32 + 1) };
+            let pick =
+                |n: u32| if n.is_multiple_of(2) { 97 + n / 2 % 4 } else { 256 + n / 2 % (rank as u32 + 1) };
             let (left, right) = (pick(left).min(known - 1), pick(right).min(known - 1));
             bpe.push(left, right, rank as u32, known);
         }

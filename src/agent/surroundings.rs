@@ -1,0 +1,90 @@
+//! Gathers what the first message shows: looks at the workspace, the clock and the model's size. What it then looks
+//! like is `opening`'s part.
+
+use super::memory::Memory;
+use super::opening::{Surroundings, first_message, named_files};
+use super::prompts::SYSTEM;
+use super::session::SessionOptions;
+use crate::chat::{Message, Role};
+use crate::model::ModelInfo;
+use crate::tools::Registry;
+use crate::workspace::{ReadContent, Workspace};
+
+/// Below this many billions of weights a model gets help: few tools, named files up front, nudges.
+const SMALL_BILLIONS: f64 = 8.0;
+/// The tools a small model is offered; more of them cost it more than they give.
+const SMALL_TOOLS: &[&str] =
+    &["read_file", "edit", "write_file", "grep_search", "list_directory", "run_shell_command"];
+/// Files that are walked for the list; a larger repository is listed in part.
+const MAX_FILES: usize = 20_000;
+/// The share of the context that notes of the repository may take, and at most so many characters.
+const MEMORY_SHARE: usize = 8;
+const MEMORY_CHARS: usize = 12_000;
+/// The share of the context that files named in the request may take together.
+const NAMED_SHARE: usize = 4;
+
+pub fn is_small(info: &ModelInfo) -> bool {
+    info.billions > 0.0 && info.billions < SMALL_BILLIONS
+}
+
+/// The tools that a model of this size is offered.
+pub fn offered_tools(registry: &Registry, info: &ModelInfo) -> Registry {
+    if is_small(info) { registry.subset(SMALL_TOOLS) } else { registry.clone() }
+}
+
+/// The messages a new session here sends for `request`, before any answer.
+pub fn opening_messages(
+    workspace: &Workspace,
+    info: &ModelInfo,
+    options: &SessionOptions,
+    request: &str,
+    count: &dyn Fn(&str) -> usize,
+) -> Vec<Message> {
+    let mut system = options.system_prompt.clone().unwrap_or_else(|| SYSTEM.to_string());
+    if let Some(more) = &options.append_system_prompt {
+        system = format!("{}\n\n{more}", system.trim_end());
+    }
+    let surroundings = gather(workspace, info, options, request, count);
+    vec![
+        Message::new(Role::System, system.trim_end()),
+        Message::new(Role::User, first_message(&surroundings, request)),
+    ]
+}
+
+fn gather(
+    workspace: &Workspace,
+    info: &ModelInfo,
+    options: &SessionOptions,
+    request: &str,
+    count: &dyn Fn(&str) -> usize,
+) -> Surroundings {
+    let text_of = |path: &str| match workspace.read(path).ok()?.content {
+        ReadContent::Text(text) if text.valid_utf8 => Some(text.shown().into_owned()),
+        _ => None,
+    };
+    let mut files = workspace.files(MAX_FILES);
+    files.sort();
+    let mut named = Vec::new();
+    if is_small(info) {
+        let mut left = info.context / NAMED_SHARE;
+        for path in named_files(request, &files) {
+            let Some(text) = text_of(&path) else { continue };
+            let tokens = count(&text);
+            // A part of a file misleads more than it helps: such a file is left to read_file.
+            if tokens <= left {
+                left -= tokens;
+                named.push((path, text));
+            }
+        }
+    }
+    let root = workspace.root();
+    Surroundings {
+        directory: root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned(),
+        date: jiff::ZonedDateTime::now().strftime("%Y-%m-%d").to_string(),
+        branch: workspace.git_branch(),
+        mode: options.mode,
+        files,
+        memory: Memory::find(text_of, (info.context / MEMORY_SHARE * 3).min(MEMORY_CHARS)),
+        named,
+    }
+}

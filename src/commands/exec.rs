@@ -1,0 +1,270 @@
+//! `qwright exec`: one request without a screen. Wires prompt, workspace, sandbox, model and session together, in the
+//! order in which they can fail cheaply, and turns the ending into an exit code.
+
+use super::{CommandResult, Failure, exit, load};
+use crate::agent::protocol::{ApprovalMode, Ending};
+use crate::agent::{Limits, Session, SessionOptions};
+use crate::chat::escape::escape_json;
+use crate::cli::ModelArgs;
+use crate::config::{Config, LoadOptions};
+use crate::headless::{self, ExecResult, OutputFormat, Streams};
+use crate::model::Model;
+use crate::model::scripted::ScriptedModel;
+use crate::workspace::Workspace;
+use crate::workspace::shell::{SandboxChoice, Shell, ShellSettings};
+use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// Model calls of one run unless `--max-turns` says otherwise: far above what work needs, far below a night's loop.
+const MAX_TURNS: usize = 100;
+
+/// Answer one request without a screen: read, edit, run, report
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(after_help = "\
+The answer goes to standard output, everything else to standard error. Nobody is asked: what would need an approval \
+is denied, and the result lists it.
+
+Exit codes: 0 done, 1 the task failed, 2 usage or configuration, 3 a denial ended the work, 4 no sandbox can be had \
+here, 5 a limit was hit or the request does not fit the context, 6 no model, 130 interrupted.")]
+pub struct ExecArgs {
+    /// What to do; `-`, or nothing with a pipe, reads it from standard input
+    pub prompt: Option<String>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Work in this directory [default: the current one]
+    #[arg(short = 'C', long = "cd", value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// text: the answer on stdout, the rest on stderr; json: one object on stdout
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub output_format: OutputFormat,
+    /// What may happen unasked: plan, default, auto-edit or yolo [default: auto-edit]
+    #[arg(long, value_name = "MODE")]
+    pub approval_mode: Option<String>,
+    /// The same as --approval-mode yolo
+    #[arg(short = 'y', long, conflicts_with = "approval_mode")]
+    pub yolo: bool,
+    /// What commands run in: auto, full, reduced or none. With none they can do what you can
+    #[arg(long, value_name = "TIER")]
+    pub sandbox: Option<String>,
+    /// Model calls of this run [default: 100]
+    #[arg(long, value_name = "N")]
+    pub max_turns: Option<usize>,
+    /// Tool calls of this run
+    #[arg(long, value_name = "N")]
+    pub max_tool_calls: Option<usize>,
+    /// Tokens the model may write in this run
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
+    /// Time of this run, loading included: seconds, or 90s, 10m, 2h
+    #[arg(long, value_name = "TIME")]
+    pub max_wall_time: Option<String>,
+    /// Seed of the sampler; the same seed gives the same words [default: 0]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Sampling temperature, 0 to 2 (0: always the likeliest token) [default: the model's own]
+    #[arg(long)]
+    pub temperature: Option<f32>,
+    /// In place of the built-in system prompt
+    #[arg(long, value_name = "TEXT")]
+    pub system_prompt: Option<String>,
+    /// After the system prompt
+    #[arg(long, value_name = "TEXT")]
+    pub append_system_prompt: Option<String>,
+    /// Only the answer, denials and errors
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    /// Play a model's turns from a file (for tests)
+    #[arg(long, hide = true, env = "QWRIGHT_SCRIPTED", value_name = "FILE")]
+    pub scripted: Option<PathBuf>,
+}
+
+impl ExecArgs {
+    /// What to load the settings from: these flags come last and win.
+    pub fn load_options(&self) -> LoadOptions {
+        let mut options = self.model.load_options();
+        let number = |value: Option<usize>| value.map(|n| n.to_string());
+        let mode = if self.yolo { Some("yolo".to_string()) } else { self.approval_mode.clone() };
+        for (key, value, flag) in [
+            ("approval_mode", mode, if self.yolo { "--yolo" } else { "--approval-mode" }),
+            ("sandbox", self.sandbox.clone(), "--sandbox"),
+            ("max_turns", number(self.max_turns), "--max-turns"),
+            ("max_tool_calls", number(self.max_tool_calls), "--max-tool-calls"),
+            ("max_tokens", number(self.max_tokens), "--max-tokens"),
+            ("max_wall_time", self.max_wall_time.clone(), "--max-wall-time"),
+            ("seed", self.seed.map(|n| n.to_string()), "--seed"),
+            ("temperature", self.temperature.map(|n| n.to_string()), "--temperature"),
+        ] {
+            options.flags.extend(value.map(|value| (key, value, flag)));
+        }
+        options
+    }
+}
+
+/// The subcommand: settings, then the model they name (or a script).
+pub fn command(args: &ExecArgs, cancel: Arc<AtomicBool>) -> CommandResult {
+    let flag = cancel.clone();
+    let quiet = args.quiet || args.output_format == OutputFormat::Json;
+    let model = |config: &Config| match &args.scripted {
+        Some(path) => scripted(path),
+        None => load::local(config, quiet, &flag),
+    };
+    let done = run(args, model, cancel).and_then(|result| code(&result));
+    if let (Err(failure), OutputFormat::Json) = (&done, args.output_format) {
+        // Whoever reads JSON gets an object for failures before the session too; the line on stderr comes as well.
+        let object = serde_json::json!({
+            "type": "result", "subtype": before_session(failure.code), "is_error": true, "result": "",
+            "error": failure.message, "hint": failure.hint,
+        });
+        let _ = writeln!(std::io::stdout(), "{}", escape_json(&object.to_string()));
+    }
+    done
+}
+
+/// Runs one request with the model that `model` loads; it is asked only once all else is in order.
+pub fn run(
+    args: &ExecArgs,
+    model: impl FnOnce(&Config) -> Result<Box<dyn Model>, Failure>,
+    cancel: Arc<AtomicBool>,
+) -> Result<ExecResult, Failure> {
+    let started = Instant::now();
+    let config = Config::load(&args.load_options())?;
+    let settings = &config.settings;
+    let prompt = prompt(args.prompt.as_deref(), &cancel)?;
+    let directory = args.directory.clone().unwrap_or_else(|| PathBuf::from("."));
+    let workspace = Workspace::open(&directory, &[]).map_err(|error| {
+        Failure::new(exit::USAGE, error.to_string()).hint("name a directory of yours with -C")
+    })?;
+    let state = config.dirs.state().ok();
+    let shell = Shell::with(ShellSettings {
+        choice: sandbox_choice(&config),
+        hidden: state.iter().cloned().collect(),
+        ..ShellSettings::default()
+    });
+    if let Some(unavailable) = shell.unavailable() {
+        let message = format!("no sandbox can be had here, so no command could run: {}", unavailable.reason);
+        let hint = format!("{}; or name `--sandbox none` to run commands unprotected", unavailable.remedy);
+        return Err(Failure::new(exit::NO_SANDBOX, message).hint(hint));
+    }
+    let model = model(&config)?;
+    if cancel.load(Ordering::SeqCst) {
+        return Err(interrupted());
+    }
+    let mode = settings.approval_mode.map_or(Ok(ApprovalMode::AutoEdit), |mode| mode.as_str().parse());
+    let options = SessionOptions {
+        mode: mode.map_err(|message| Failure::new(exit::USAGE, message))?,
+        can_ask: false,
+        limits: Limits {
+            model_calls: Some(settings.max_turns.unwrap_or(MAX_TURNS)),
+            tool_calls: settings.max_tool_calls,
+            tokens: settings.max_tokens,
+            wall_time: settings.max_wall_time.map(|time| time.saturating_sub(started.elapsed())),
+        },
+        seed: settings.seed.unwrap_or(0),
+        temperature: settings.temperature,
+        system_prompt: args.system_prompt.clone(),
+        append_system_prompt: args.append_system_prompt.clone(),
+        state,
+    };
+    let (ops, events) = Session::start(model, workspace, shell, options);
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let options = headless::Options {
+        prompt,
+        format: args.output_format,
+        quiet: args.quiet,
+        stdout_is_terminal: out.is_terminal(),
+        stderr_is_terminal: err.is_terminal(),
+        started,
+    };
+    let mut streams = Streams { out: &mut out, err: &mut err };
+    Ok(headless::run(&ops, &events, &options, &cancel, &mut streams))
+}
+
+/// The exit code of a run.
+pub fn code(result: &ExecResult) -> CommandResult {
+    if let Some(error) = &result.write_error {
+        return Err(Failure::new(exit::TASK_FAILED, format!("the answer could not be written: {error}")));
+    }
+    Ok(match result.ending() {
+        Ending::Done => exit::DONE,
+        Ending::Stuck { .. } | Ending::Failed { .. } => exit::TASK_FAILED,
+        Ending::Denied => exit::DENIED,
+        Ending::Limit { .. } | Ending::ContextFull { .. } => exit::LIMIT,
+        Ending::ModelUnavailable { .. } => exit::NO_MODEL,
+        Ending::Interrupted => exit::INTERRUPTED,
+    })
+}
+
+fn before_session(code: u8) -> &'static str {
+    match code {
+        exit::USAGE => "error_usage",
+        exit::NO_SANDBOX => "error_sandbox",
+        exit::NO_MODEL => "error_model",
+        exit::LIMIT => "error_context",
+        exit::INTERRUPTED => "error_interrupted",
+        _ => "error_during_execution",
+    }
+}
+
+fn sandbox_choice(config: &Config) -> SandboxChoice {
+    use crate::config::SandboxMode;
+    match config.settings.sandbox {
+        SandboxMode::Auto => SandboxChoice::Auto,
+        SandboxMode::Full => SandboxChoice::Full,
+        SandboxMode::Reduced => SandboxChoice::Reduced,
+        SandboxMode::None => SandboxChoice::None,
+    }
+}
+
+fn interrupted() -> Failure {
+    Failure::new(exit::INTERRUPTED, "interrupted")
+}
+
+/// The request: the argument, or standard input. With an argument standard input is left alone: a pipe that nobody
+/// closes must not hold up a run.
+fn prompt(argument: Option<&str>, cancel: &AtomicBool) -> Result<String, Failure> {
+    let usage = |message: &str| {
+        Failure::new(exit::USAGE, message)
+            .hint("qwright exec \"what to do\", or pipe it: ... | qwright exec -")
+    };
+    let text = match argument {
+        Some(text) if text != "-" => text.to_string(),
+        None if std::io::stdin().is_terminal() => return Err(usage("there is no request")),
+        _ => {
+            let bytes = read_stdin(cancel)?;
+            String::from_utf8(bytes).map_err(|_| usage("standard input is not valid UTF-8"))?
+        }
+    };
+    if text.trim().is_empty() {
+        return Err(usage("the request is empty"));
+    }
+    Ok(text.trim_end().to_string())
+}
+
+/// Reads on a thread of its own, so that Ctrl-C ends the wait.
+fn read_stdin(cancel: &AtomicBool) -> Result<Vec<u8>, Failure> {
+    let (done, read) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = done.send(std::io::stdin().read_to_end(&mut bytes).map(|_| bytes));
+    });
+    loop {
+        match read.recv_timeout(Duration::from_millis(50)) {
+            Ok(Ok(bytes)) => return Ok(bytes),
+            Ok(Err(error)) => {
+                return Err(Failure::new(exit::USAGE, format!("standard input cannot be read: {error}")));
+            }
+            Err(RecvTimeoutError::Timeout) if !cancel.load(Ordering::SeqCst) => {}
+            Err(_) => return Err(interrupted()),
+        }
+    }
+}
+
+fn scripted(path: &std::path::Path) -> Result<Box<dyn Model>, Failure> {
+    let wrong = |error: String| Failure::new(exit::NO_MODEL, format!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    Ok(Box::new(ScriptedModel::parse(&text).map_err(wrong)?))
+}

@@ -1,0 +1,81 @@
+//! From settings to a model that is ready: which file, which chat format and sampling (the catalogue's where it knows
+//! the model), how many threads, what KV type and context; with progress on stderr while the file is read.
+
+use super::{Failure, exit};
+use crate::chat::ChatFormat;
+use crate::config::Config;
+use crate::engine::EngineOptions;
+use crate::engine::kernels::KernelSet;
+use crate::engine::kv::KvType;
+use crate::engine::sampler::SamplingParams;
+use crate::hub::{self, Located};
+use crate::model::local::{LocalModel, LocalOptions};
+use crate::model::{Model, ModelError};
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Qwen's own settings for models the catalogue does not know.
+const SAMPLING: SamplingParams =
+    SamplingParams { seed: 0, temperature: 0.7, top_k: 20, top_p: 0.8, min_p: 0.0, repetition_penalty: 1.05 };
+
+pub fn threads(config: &Config) -> usize {
+    config.settings.threads.unwrap_or_else(|| EngineOptions::default().threads).max(1)
+}
+
+pub fn kv(config: &Config, default: KvType) -> KvType {
+    config.settings.kv.and_then(|kind| KvType::from_name(kind.as_str())).unwrap_or(default)
+}
+
+/// The model the settings name, loaded.
+pub fn local(config: &Config, quiet: bool, cancel: &AtomicBool) -> Result<Box<dyn Model>, Failure> {
+    let located = hub::locate(None, config)?;
+    let bar = if quiet || !std::io::stderr().is_terminal() {
+        indicatif::ProgressBar::hidden()
+    } else {
+        indicatif::ProgressBar::new(0)
+    };
+    bar.set_style(
+        indicatif::ProgressStyle::with_template("load {bar:30} {bytes}/{total_bytes} {eta}")
+            .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()),
+    );
+    let loaded = LocalModel::load(&located.path, &options(config, &located), cancel, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    if cancel.load(Ordering::Relaxed) {
+        return Err(Failure::new(exit::INTERRUPTED, "interrupted"));
+    }
+    match loaded {
+        Ok(model) => Ok(Box::new(model)),
+        Err(ModelError::Unavailable { message, hint }) => {
+            Err(Failure::new(exit::NO_MODEL, message).hint(hint))
+        }
+        Err(error) => Err(Failure::new(exit::LIMIT, error.to_string())),
+    }
+}
+
+fn options(config: &Config, located: &Located) -> LocalOptions {
+    let sampling = located.entry.map_or(SAMPLING, |entry| {
+        let s = entry.sampling;
+        SamplingParams {
+            seed: 0,
+            temperature: s.temperature,
+            top_k: s.top_k,
+            top_p: s.top_p,
+            min_p: s.min_p,
+            repetition_penalty: s.repetition_penalty,
+        }
+    });
+    LocalOptions {
+        engine: EngineOptions {
+            threads: threads(config),
+            kernels: KernelSet::best(),
+            ..EngineOptions::default()
+        },
+        kv: kv(config, KvType::F16),
+        context: config.settings.ctx,
+        format: located.entry.and_then(|entry| entry.format.parse::<ChatFormat>().ok()),
+        sampling,
+    }
+}

@@ -1,0 +1,81 @@
+//! The result as one JSON object on one line. Field names follow what other agents print, so that scripts carry over.
+
+use super::{ExecResult, Options, Streams, View};
+use crate::agent::protocol::{Ending, Event, Limit};
+use crate::chat::escape::{escape_for_terminal, escape_json};
+use serde_json::{Value, json};
+use std::io;
+
+pub(super) struct Json {
+    quiet: bool,
+}
+
+impl Json {
+    pub fn new(options: &Options) -> Self {
+        Self { quiet: options.quiet }
+    }
+}
+
+impl View for Json {
+    fn event(&mut self, event: &Event, streams: &mut Streams<'_>) -> io::Result<()> {
+        match event {
+            Event::Error { message, .. } if !self.quiet => {
+                writeln!(streams.err, "qwright: {}", escape_for_terminal(message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn end(&mut self, result: &ExecResult, streams: &mut Streams<'_>) -> io::Result<()> {
+        writeln!(streams.out, "{}", escape_json(&object(result).to_string()))
+    }
+}
+
+/// The word for an ending; also what text mode's exit codes stand for.
+pub(super) fn subtype(ending: &Ending) -> &'static str {
+    match ending {
+        Ending::Done => "success",
+        Ending::Denied => "error_denied",
+        Ending::Interrupted => "error_interrupted",
+        Ending::Limit { limit, .. } => match limit {
+            Limit::ModelCalls => "error_max_turns",
+            Limit::ToolCalls => "error_max_tool_calls",
+            Limit::Tokens => "error_max_tokens",
+            Limit::WallTime => "error_max_wall_time",
+            Limit::AnswerLength => "error_answer_length",
+        },
+        Ending::ContextFull { .. } => "error_context",
+        Ending::Stuck { .. } => "error_stuck",
+        Ending::Failed { .. } => "error_during_execution",
+        Ending::ModelUnavailable { .. } => "error_model",
+    }
+}
+
+fn object(result: &ExecResult) -> Value {
+    let ending = result.ending();
+    let outcome = result.outcome.as_ref();
+    let usage = outcome.map(|outcome| outcome.usage).unwrap_or_default();
+    let answer = outcome.map_or("", |outcome| &outcome.answer);
+    json!({
+        "type": "result",
+        "subtype": subtype(&ending),
+        "is_error": ending != Ending::Done,
+        "result": answer,
+        "error": ending.message(),
+        "session_id": result.session_id,
+        "model": result.model,
+        "num_turns": outcome.map_or(0, |outcome| outcome.model_calls),
+        "num_tool_calls": outcome.map_or(0, |outcome| outcome.tool_calls),
+        "usage": {
+            "prompt": usage.prompt,
+            "cached": usage.cached,
+            "prefilled": usage.prefilled,
+            "completion": usage.completion,
+            "repeated": usage.repeated,
+        },
+        "duration_ms": u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX),
+        "sandbox": result.sandbox,
+        "denials": outcome.map(|outcome| &outcome.denials).cloned().unwrap_or_default(),
+        "diff": outcome.map_or("", |outcome| &outcome.diff),
+    })
+}

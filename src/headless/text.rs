@@ -1,0 +1,256 @@
+//! Text mode: what happens as it happens on stderr, the answer on stdout. On a terminal the model's words stream and
+//! prefill shows a bar; elsewhere a line marks begin and end. Everything from outside passes the choke point.
+
+use super::{ExecResult, Options, Streams, View};
+use crate::agent::protocol::{Ending, Event, TurnOutcome};
+use crate::chat::escape::{escape_for_terminal, escape_line};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io;
+
+/// Lines of a command's output that are shown while it runs; the model gets more.
+const OUTPUT_LINES: usize = 20;
+/// Shorter prefills are over before a line about them is read.
+const WORTH_SAYING: u64 = 512;
+
+pub(super) struct Text {
+    quiet: bool,
+    /// Both streams are one screen: the answer streams to stdout as it is written, and is not repeated.
+    screen: bool,
+    /// The model's words stream to stderr.
+    stream_err: bool,
+    colour: bool,
+    bar: Option<ProgressBar>,
+    bars: bool,
+    /// Something was streamed that does not end with a line break.
+    open_line: bool,
+    /// Streamed since the last call: the final answer, if no call follows.
+    streamed: bool,
+    output_lines: usize,
+    said_prefill: bool,
+}
+
+impl Text {
+    pub fn new(options: &Options) -> Self {
+        let screen = options.stdout_is_terminal && options.stderr_is_terminal;
+        Self {
+            quiet: options.quiet,
+            screen: screen && !options.quiet,
+            stream_err: !screen && options.stderr_is_terminal && !options.quiet,
+            colour: options.stderr_is_terminal
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            bar: None,
+            bars: options.stderr_is_terminal && !options.quiet,
+            open_line: false,
+            streamed: false,
+            output_lines: 0,
+            said_prefill: false,
+        }
+    }
+
+    fn style(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_string() }
+    }
+
+    fn clear_bar(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// One line on stderr, after whatever was streaming.
+    fn line(&mut self, streams: &mut Streams<'_>, text: &str) -> io::Result<()> {
+        self.clear_bar();
+        self.close_line(streams)?;
+        writeln!(streams.err, "{text}")
+    }
+
+    fn close_line(&mut self, streams: &mut Streams<'_>) -> io::Result<()> {
+        if std::mem::take(&mut self.open_line) {
+            let to = if self.screen { &mut *streams.out } else { &mut *streams.err };
+            writeln!(to)?;
+            to.flush()?;
+        }
+        Ok(())
+    }
+
+    fn stream(&mut self, streams: &mut Streams<'_>, text: &str, styled: bool) -> io::Result<()> {
+        if !self.screen && !self.stream_err {
+            return Ok(());
+        }
+        self.clear_bar();
+        let shown = escape_for_terminal(text);
+        let shown = if styled { self.style("2", &shown) } else { shown.into_owned() };
+        let to = if self.screen { &mut *streams.out } else { &mut *streams.err };
+        to.write_all(shown.as_bytes())?;
+        self.open_line = !text.ends_with('\n');
+        to.flush()
+    }
+
+    fn progress(&mut self, streams: &mut Streams<'_>, phase: &str, done: u64, total: u64) -> io::Result<()> {
+        if self.quiet {
+            return Ok(());
+        }
+        if !self.bars {
+            if done < total && !self.said_prefill && total > WORTH_SAYING {
+                self.said_prefill = true;
+                return writeln!(streams.err, "{}: {total}", escape_line(phase));
+            }
+            if done >= total && std::mem::take(&mut self.said_prefill) {
+                return writeln!(streams.err, "{}: done", escape_line(phase));
+            }
+            return Ok(());
+        }
+        if total > 0 && done >= total {
+            self.clear_bar();
+            return Ok(());
+        }
+        self.close_line(streams)?;
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let style = if total == 0 { "{spinner} {msg}" } else { "{msg} [{wide_bar}] {pos}/{len} {eta}" };
+            if let Ok(style) = ProgressStyle::with_template(style) {
+                bar.set_style(style);
+            }
+            bar
+        });
+        bar.set_message(escape_line(phase).into_owned());
+        if total > 0 {
+            bar.set_length(total);
+            bar.set_position(done);
+        } else {
+            bar.tick();
+        }
+        Ok(())
+    }
+
+    fn diff(&mut self, streams: &mut Streams<'_>, diff: &str) -> io::Result<()> {
+        self.clear_bar();
+        for line in escape_for_terminal(diff).lines() {
+            let code = match line.as_bytes().first() {
+                Some(b'+') => "32",
+                Some(b'-') => "31",
+                Some(b'@') => "36",
+                _ => "",
+            };
+            let line = if code.is_empty() { line.to_string() } else { self.style(code, line) };
+            writeln!(streams.err, "  {line}")?;
+        }
+        Ok(())
+    }
+
+    /// A command's output, its first lines only.
+    fn output(&mut self, streams: &mut Streams<'_>, text: &str) -> io::Result<()> {
+        self.clear_bar();
+        for line in text.lines() {
+            self.output_lines += 1;
+            if self.output_lines > OUTPUT_LINES {
+                if self.output_lines == OUTPUT_LINES + 1 {
+                    writeln!(streams.err, "  {}", self.style("2", "..."))?;
+                }
+                continue;
+            }
+            let line = self.style("2", &escape_for_terminal(line));
+            writeln!(streams.err, "  {line}")?;
+        }
+        Ok(())
+    }
+
+    fn statistics(&mut self, result: &ExecResult, outcome: &TurnOutcome) -> String {
+        let usage = outcome.usage;
+        format!(
+            "{}: {:.1} s, {} model calls, {} tool calls, tokens: {} prompt ({} cached), {} generated; sandbox: {}",
+            escape_line(&result.model),
+            result.duration.as_secs_f64(),
+            outcome.model_calls,
+            outcome.tool_calls,
+            usage.prompt,
+            usage.cached,
+            usage.completion,
+            escape_line(&result.sandbox),
+        )
+    }
+}
+
+impl View for Text {
+    fn event(&mut self, event: &Event, streams: &mut Streams<'_>) -> io::Result<()> {
+        if self.quiet {
+            return match event {
+                Event::Error { message, .. } => {
+                    self.line(streams, &format!("qwright: {}", escape_for_terminal(message)))
+                }
+                _ => Ok(()),
+            };
+        }
+        match event {
+            Event::SessionStarted { sandbox_note, .. } => {
+                let line = self.style("2", &escape_line(sandbox_note));
+                self.line(streams, &line)
+            }
+            Event::Progress { phase, done, total } => self.progress(streams, phase, *done, *total),
+            Event::TextDelta { text } => {
+                self.streamed = true;
+                self.stream(streams, text, false)
+            }
+            Event::ThinkingDelta { text } => self.stream(streams, text, true),
+            Event::ToolCallStarted { summary, .. } => {
+                self.streamed = false;
+                self.output_lines = 0;
+                let line = format!("{} {}", self.style("36", "->"), escape_line(summary));
+                self.line(streams, &line)
+            }
+            Event::ToolOutput { text, .. } => self.output(streams, text),
+            Event::ToolCallFinished { ok, summary, .. } => {
+                self.streamed = false;
+                let mark = if *ok { self.style("32", "ok") } else { self.style("31", "!!") };
+                self.line(streams, &format!("{mark} {}", escape_line(summary)))
+            }
+            Event::DiffProduced { diff, .. } => self.diff(streams, diff),
+            Event::Error { message, hint } => {
+                let line = format!("qwright: {}", escape_for_terminal(message));
+                self.line(streams, &line)?;
+                match hint {
+                    Some(hint) => self.line(streams, &format!("  {}", escape_line(hint))),
+                    None => Ok(()),
+                }
+            }
+            Event::TurnStarted
+            | Event::ApprovalRequested { .. }
+            | Event::ContextUsage { .. }
+            | Event::Undone { .. }
+            | Event::TurnFinished { .. } => Ok(()),
+        }
+    }
+
+    fn end(&mut self, result: &ExecResult, streams: &mut Streams<'_>) -> io::Result<()> {
+        self.clear_bar();
+        // What is said beside the answer may be lost; the answer may not.
+        let _ = self.close_line(streams);
+        let ending = result.ending();
+        if let Some(outcome) = &result.outcome {
+            for denial in &outcome.denials {
+                let text =
+                    format!("denied: {} ({})", escape_line(&denial.summary), escape_line(&denial.reason));
+                let _ = writeln!(streams.err, "{}", self.style("33", &text));
+            }
+            if !self.quiet {
+                let statistics = self.statistics(result, outcome);
+                let _ = writeln!(streams.err, "{}", self.style("2", &statistics));
+            } else if result.sandbox != "full" {
+                // Going without protection is said in every result.
+                let _ = writeln!(streams.err, "sandbox: {}", escape_line(&result.sandbox));
+            }
+        }
+        if let Some(message) = ending.message() {
+            let _ = writeln!(streams.err, "qwright: {}", escape_for_terminal(&message));
+        }
+        if let Ending::Failed { hint, .. } | Ending::ModelUnavailable { hint, .. } = &ending {
+            let _ = writeln!(streams.err, "  {}", escape_line(hint));
+        }
+        let answer = result.outcome.as_ref().map_or("", |outcome| outcome.answer.trim());
+        let shown_already = self.screen && self.streamed;
+        if answer.is_empty() || shown_already {
+            return Ok(());
+        }
+        writeln!(streams.out, "{}", escape_for_terminal(answer))
+    }
+}
