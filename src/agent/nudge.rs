@@ -51,7 +51,7 @@ impl Nudge {
     pub fn most(self) -> usize {
         match self {
             Self::NothingChanged | Self::NotChecked => 3,
-            Self::CheckFailed => 6,
+            Self::CheckFailed => 12,
         }
     }
 

@@ -4,16 +4,16 @@
 
 use super::approval::{Containment, verdict};
 use super::fit::fit;
-use super::opening::later_message;
+use super::opening::{later_message, named_files};
 use super::protocol::{ApprovalMode, Decision, Ending, Event, Op, TurnOutcome};
 use super::surroundings::{is_small, offered_tools, opening_messages};
 use super::transcript::{self, Record, Transcript};
 use super::turn::{Effect, Input, Rules, Stop, ToolReport, Turn};
 use crate::chat::{Message, Role, ToolCall, ToolSpec};
-use crate::model::{Model, ModelError, ModelEvent, Request, Sampling, StopReason};
+use crate::model::{Model, ModelError, ModelEvent, Request, RequiredCall, Sampling, StopReason};
 use crate::tools::{Registry, ToolContext, ToolError};
 use crate::workspace::shell::{SandboxTier, Shell};
-use crate::workspace::{Mark, Workspace, diff};
+use crate::workspace::{Mark, ReadContent, Workspace, diff};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +21,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
+
+/// The tool whose calls can be settled in part, and files looked through for the one a request names.
+const EDIT: &str = "edit";
+const FILES: usize = 20_000;
 
 /// An answer with less room than this is not worth starting.
 const LEAST_ANSWER: usize = 256;
@@ -85,6 +89,10 @@ pub struct Session {
     /// The mode the model was last told of.
     told_mode: ApprovalMode,
     history: Vec<Message>,
+    /// The request of the turn that runs.
+    request: String,
+    /// Where this turn's edits were, in order.
+    tried: Vec<String>,
     turns: Vec<Start>,
     transcript: Option<Transcript>,
     /// Calls numbered so far in this session.
@@ -95,6 +103,15 @@ pub struct Session {
     pending: VecDeque<Op>,
     cancel: Arc<AtomicBool>,
     overtime: Arc<AtomicBool>,
+}
+
+/// The lines of a text that stand in it once, without their indentation: each says alone where an edit goes.
+fn telling_lines(text: &str) -> Vec<String> {
+    const MOST: usize = 2_000;
+    // Comments change nothing that runs.
+    let code = |line: &&str| line.len() > 2 && !line.starts_with("//") && !line.starts_with("# ");
+    let lines = text.lines().map(str::trim).filter(code);
+    lines.filter(|line| text.matches(*line).nth(1).is_none()).take(MOST).map(Into::into).collect()
 }
 
 impl Session {
@@ -124,6 +141,8 @@ impl Session {
             told_mode: options.mode,
             options,
             history: Vec::new(),
+            request: String::new(),
+            tried: Vec::new(),
             turns: Vec::new(),
             transcript: None,
             calls: 0,
@@ -166,6 +185,8 @@ impl Session {
     }
 
     fn submit(&mut self, text: &str) {
+        self.request = text.to_string();
+        self.tried.clear();
         self.overtime.store(false, Ordering::SeqCst);
         self.cancel.store(false, Ordering::SeqCst);
         // An interrupt that overtook the line above is still in the queue.
@@ -238,8 +259,45 @@ impl Session {
                 self.emit(Event::ApprovalRequested { id, name: call.name, summary, access, reason, preview });
                 self.wait_for_decision(id)
             }
+            Effect::TakeBack => {
+                if let Some(start) = self.turns.last() {
+                    // What cannot be taken back stays, and the model reads the files as they are.
+                    let _ = self.workspace.undo_since(start.mark);
+                }
+                Input::Start
+            }
+            Effect::RunTool { id, call } if call.name == EDIT => {
+                let place = call.arguments.get("old_string").and_then(|text| text.as_str());
+                self.tried.extend(place.map(|text| text.trim().to_string()));
+                Input::ToolDone(self.run_tool(id, &call))
+            }
             Effect::RunTool { id, call } => Input::ToolDone(self.run_tool(id, &call)),
             Effect::Append(_) | Effect::Emit(_) | Effect::Finish(_) => Input::Start,
+        }
+    }
+
+    /// A call of `tool` as far as it is settled: an edit is of the file the request names, at one of its lines.
+    fn required_call(&self, tool: &str) -> RequiredCall {
+        let spec = self.specs.iter().find(|spec| spec.name == tool);
+        let first = spec.and_then(|spec| spec.parameters.get("required")?.get(0)?.as_str());
+        let free =
+            RequiredCall { tool: tool.into(), next: first.unwrap_or_default().into(), ..Default::default() };
+        let named = named_files(&self.request, &self.workspace.files(FILES));
+        let (EDIT, [path]) = (tool, &named[..]) else { return free };
+        let Ok(read) = self.workspace.read(path) else { return free };
+        let ReadContent::Text(text) = read.content else { return free };
+        let mut values = telling_lines(&text.shown());
+        // A line whose change was taken back twice, or just now, is not the one.
+        let times = |line: &str| self.tried.iter().filter(|tried| *tried == line).count();
+        values.retain(|line| times(line) < 2 && self.tried.last() != Some(line));
+        if values.is_empty() {
+            return free;
+        }
+        RequiredCall {
+            tool: tool.into(),
+            given: vec![("file_path".into(), path.clone())],
+            next: "old_string".into(),
+            choice: Some((values, "new_string".into())),
         }
     }
 
@@ -251,6 +309,7 @@ impl Session {
             let needed = needed + LEAST_ANSWER;
             return Input::ModelFailed(ModelError::ContextFull { needed, limit: context });
         }
+        let required = must_call.map(|tool| self.required_call(tool));
         let most = answer_room(context).min(room).min(max_tokens.unwrap_or(usize::MAX));
         let request = Request {
             messages: &self.history,
@@ -260,7 +319,7 @@ impl Session {
                 temperature: self.options.temperature,
                 max_tokens: most,
             },
-            must_call,
+            must_call: required.as_ref(),
             cancel: &self.cancel,
         };
         let events = &self.events;

@@ -91,6 +91,8 @@ pub enum Effect {
         /// A tool the answer must call (a nudge that words alone did not achieve).
         must_call: Option<&'static str>,
     },
+    /// Files go back to what they were before the turn: a change did not help.
+    TakeBack,
     Judge {
         call: ToolCall,
     },
@@ -144,6 +146,8 @@ pub struct Turn {
     nudged: Vec<Nudge>,
     /// What the next answer must call.
     must_call: Option<&'static str>,
+    /// The turn itself asked for the last call.
+    led: bool,
     changed: bool,
     /// Since the last change: whether the last command succeeded.
     last_run: Option<bool>,
@@ -173,6 +177,7 @@ impl Turn {
             empty: 0,
             nudged: Vec::new(),
             must_call: None,
+            led: false,
             changed: false,
             last_run: None,
             denied_last: false,
@@ -257,6 +262,46 @@ impl Turn {
         self.command().filter(|_| wanted)
     }
 
+    /// Where the turn leads the work: an edit it required is checked at once, and a check of its own that failed
+    /// requires the next edit. True where that is the next step.
+    fn step_of_ours(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let led = std::mem::take(&mut self.led);
+        let Some(command) = self.command().filter(|_| led && self.denials.is_empty()) else { return false };
+        match (self.changed, self.last_run) {
+            (true, None) => {
+                self.own_call(command, effects);
+                true
+            }
+            (_, Some(true)) => false,
+            (false, _) => {
+                self.require_edit();
+                false
+            }
+            (true, Some(false)) => {
+                let tries = self.nudged.iter().filter(|nudge| **nudge == Nudge::CheckFailed).count();
+                if tries < Nudge::CheckFailed.most() {
+                    self.take_back(effects);
+                }
+                false
+            }
+        }
+    }
+
+    fn require_edit(&mut self) {
+        self.must_call = Some(EDIT).filter(|name| self.offers(name));
+        self.led = self.must_call.is_some();
+    }
+
+    /// A guess that did not help would only mislead the next one.
+    fn take_back(&mut self, effects: &mut Vec<Effect>) {
+        effects.push(Effect::TakeBack);
+        self.changed = false;
+        self.last_run = None;
+        self.nudged.push(Nudge::CheckFailed);
+        self.notes.push(note(Nudge::CheckFailed.note(), &[]));
+        self.require_edit();
+    }
+
     /// A command that the turn itself calls for, as the model would: it is judged, run and told like any call.
     fn own_call(&mut self, command: String, effects: &mut Vec<Effect>) {
         let arguments = [("command".to_string(), command.into())].into_iter().collect();
@@ -266,6 +311,7 @@ impl Turn {
         effects.push(Effect::Append(message));
         self.queue.push_back(call);
         self.called = true;
+        self.led = true;
         self.next(effects);
     }
 
@@ -354,6 +400,9 @@ impl Turn {
             effects.push(Effect::Judge { call });
             return;
         }
+        if self.step_of_ours(effects) {
+            return;
+        }
         if self.called || !self.notes.is_empty() {
             return self.call_model(effects);
         }
@@ -382,17 +431,25 @@ impl Turn {
             let due =
                 |nudge: &Nudge| self.nudged.iter().filter(|earlier| *earlier == nudge).count() < nudge.most();
             if let Some(nudge) = nudge::nudge(facts).filter(due) {
-                self.nudged.push(nudge);
-                if let (Nudge::NotChecked, Some(command)) = (nudge, self.command()) {
-                    return self.own_call(command, effects);
+                if nudge == Nudge::CheckFailed {
+                    self.take_back(effects);
+                    return self.call_model(effects);
                 }
-                if nudge != Nudge::NotChecked {
-                    self.must_call = Some(EDIT).filter(|name| self.offers(name));
+                self.nudged.push(nudge);
+                match (nudge, self.command()) {
+                    (Nudge::NotChecked, Some(command)) => return self.own_call(command, effects),
+                    (Nudge::NothingChanged, _) => self.require_edit(),
+                    _ => {}
                 }
                 let check = self.wish.check.as_deref().unwrap_or_default();
                 self.notes.push(note(nudge.note(), &[("check", check)]));
                 return self.call_model(effects);
             }
+        }
+        if self.rules.small && self.changed && self.last_run == Some(false) {
+            let check = self.wish.check.as_deref().unwrap_or("the last command");
+            let message = format!("{check} still fails after every try, so the model was stopped.");
+            return self.finish(Ending::Stuck { message }, effects);
         }
         let ending = if self.denied_last { Ending::Denied } else { Ending::Done };
         self.finish(ending, effects);

@@ -235,17 +235,40 @@ impl ChatFormat {
         vec![Segment::Template(END_OF_TURN.into())]
     }
 
-    /// The text with which a call of `tool` opens, up to the value of its first parameter: given to the model as the
-    /// start of its answer, it must call, and must give that parameter.
-    pub fn call_opening(self, tool: &str, parameter: &str) -> Vec<Segment> {
-        let (before, between, after) = if self.is_xml() {
-            ("<tool_call>\n<function=", ">\n<parameter=", ">\n")
-        } else {
-            ("<tool_call>\n{\"name\": \"", "\", \"arguments\": {\"", "\": \"")
-        };
+    /// The text with which a call of `tool` opens, up to the value of `next`: given to the model as the start of its
+    /// answer, it must make this call. `given` are parameters whose text values are settled.
+    pub fn call_opening(self, tool: &str, given: &[(String, String)], next: &str) -> Vec<Segment> {
         let template = |text: &str| Segment::Template(text.into());
         let content = |text: &str| Segment::Content(text.into());
-        vec![template(before), content(tool), template(between), content(parameter), template(after)]
+        let xml = self.is_xml();
+        let before = if xml { "<tool_call>\n<function=" } else { "<tool_call>\n{\"name\": \"" };
+        let between = if xml { ">\n<parameter=" } else { "\", \"arguments\": {\"" };
+        let mut out = vec![template(before), content(tool), template(between)];
+        for (name, value) in given {
+            out.extend([content(name), template(if xml { ">\n" } else { "\": \"" })]);
+            out.push(content(&self.value_text(value)));
+            out.push(template(if xml { "\n</parameter>\n<parameter=" } else { "\", \"" }));
+        }
+        out.extend([content(next), template(if xml { ">\n" } else { "\": \"" })]);
+        out
+    }
+
+    /// What closes one text value of a call and opens the next parameter's.
+    pub fn next_parameter(self, name: &str) -> String {
+        if self.is_xml() {
+            format!("\n</parameter>\n<parameter={name}>\n")
+        } else {
+            format!("\", \"{name}\": \"")
+        }
+    }
+
+    /// A text value as it stands inside a call.
+    pub fn value_text(self, value: &str) -> String {
+        if self.is_xml() {
+            return value.to_string();
+        }
+        let quoted = serde_json::Value::from(value).to_string();
+        quoted[1..quoted.len() - 1].to_string()
     }
 
     /// Opens the turn that the model is to generate.

@@ -9,6 +9,7 @@ use crate::engine::kv::KvType;
 use crate::engine::sampler::{Sampler, SamplingParams, TokenMask};
 use crate::engine::tokenizer::{Tokenizer, Utf8Stream};
 use crate::engine::{Engine, EngineError, EngineOptions, Sequence, TokenId, Want};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,6 +39,8 @@ pub struct LocalModel {
     info: ModelInfo,
     sampling: SamplingParams,
     allowed: TokenMask,
+    /// Ordinary tokens by their bytes; filled when a choice first needs it.
+    by_bytes: HashMap<Vec<u8>, TokenId>,
     sequence: Sequence,
     /// The messages and tools whose tokens `sequence` holds.
     history: Vec<Message>,
@@ -98,6 +101,7 @@ impl LocalModel {
             info,
             sampling: options.sampling.clone(),
             allowed,
+            by_bytes: HashMap::new(),
             sequence,
             history: Vec::new(),
             tools: Vec::new(),
@@ -106,6 +110,24 @@ impl LocalModel {
 
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The texts that a required call's next value may take, each with what follows it.
+    fn choice(&mut self, request: &Request<'_>) -> Choice {
+        let format = self.info.format;
+        let Some((values, then)) = request.must_call.and_then(|call| call.choice.as_ref()) else {
+            return Choice::default();
+        };
+        if format.opens_think() {
+            return Choice::default();
+        }
+        if self.by_bytes.is_empty() {
+            let ids = 0..self.engine.config.vocab as TokenId;
+            let plain = ids.filter(|&id| self.allowed.contains(id) && !self.tokenizer.is_added(id));
+            self.by_bytes = plain.map(|id| (self.tokenizer.bytes(id).to_vec(), id)).collect();
+        }
+        let end = format.next_parameter(then);
+        Choice(values.iter().map(|value| (format.value_text(value) + &end).into_bytes()).collect())
     }
 
     fn encode(&self, segments: &[Segment]) -> Vec<TokenId> {
@@ -167,6 +189,7 @@ impl LocalModel {
         let most =
             if request.sampling.max_tokens == 0 { room } else { request.sampling.max_tokens.min(room) };
         let mut generated = 0;
+        let mut choice = self.choice(request);
         let stop = loop {
             if request.cancel.load(Ordering::Relaxed) {
                 break StopReason::Cancelled;
@@ -176,11 +199,14 @@ impl LocalModel {
             }
             let tokens = self.sequence.tokens();
             let recent = &tokens[start.saturating_sub(PENALTY_BEFORE)..];
-            let token = sampler.sample(&mut logits, recent, Some(&self.allowed), tokens.len() as u64);
+            let mask = choice.mask(&self.by_bytes, logits.len());
+            let mask = mask.as_ref().unwrap_or(&self.allowed);
+            let token = sampler.sample(&mut logits, recent, Some(mask), tokens.len() as u64);
             if self.tokenizer.stops().contains(&token) {
                 break StopReason::End;
             }
             generated += 1;
+            choice.take(self.tokenizer.bytes(token));
             let text = utf8.push(self.tokenizer.bytes(token));
             if !text.is_empty() {
                 parser.push(&text).into_iter().for_each(|event| emit(event, on_event));
@@ -237,16 +263,9 @@ impl Model for LocalModel {
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Generated, ModelError> {
         let (kept, mut new) = self.plan(request.messages, request.tools);
-        let first = request.must_call.and_then(|tool| {
-            let spec = request.tools.iter().find(|spec| spec.name == tool)?;
-            Some((tool, spec.parameters.get("required")?.get(0)?.as_str()?))
-        });
-        let opening = match first {
-            Some((tool, parameter)) if !self.info.format.opens_think() => {
-                self.info.format.call_opening(tool, parameter)
-            }
-            _ => Vec::new(),
-        };
+        let required = request.must_call.filter(|_| !self.info.format.opens_think());
+        let opening = required
+            .map_or_else(Vec::new, |call| self.info.format.call_opening(&call.tool, &call.given, &call.next));
         new.extend(self.encode(&opening));
         let prompt = kept + new.len();
         if prompt + 1 > self.sequence.capacity() {
@@ -330,6 +349,37 @@ fn read_once(engine: &Engine, cancel: &AtomicBool, progress: &mut dyn FnMut(u64,
     std::hint::black_box(sum);
 }
 
+/// What is left of each text that may still come; empty where anything may.
+#[derive(Default)]
+struct Choice(Vec<Vec<u8>>);
+
+impl Choice {
+    /// The tokens with which one of the texts can go on.
+    fn mask(&self, by_bytes: &HashMap<Vec<u8>, TokenId>, vocab: usize) -> Option<TokenMask> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut mask = TokenMask::none(vocab);
+        for text in &self.0 {
+            (1..=text.len().min(64)).filter_map(|n| by_bytes.get(&text[..n])).for_each(|&id| mask.allow(id));
+        }
+        Some(mask)
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.0.retain_mut(|text| {
+            let fits = text.starts_with(bytes);
+            if fits {
+                text.drain(..bytes.len());
+            }
+            fits
+        });
+        if self.0.iter().any(Vec::is_empty) {
+            self.0.clear();
+        }
+    }
+}
+
 /// The end of an answer, watched for text that repeats itself.
 #[derive(Default)]
 struct Tail {
@@ -369,6 +419,24 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_choice_admits_its_texts_alone() {
+        let tokens: HashMap<Vec<u8>, TokenId> = ["a", "b", "ab", "c", "\""]
+            .iter()
+            .enumerate()
+            .map(|(i, t)| (t.as_bytes().to_vec(), i as u32))
+            .collect();
+        let mut choice = Choice(vec![b"ab\"".to_vec(), b"ac\"".to_vec()]);
+        let ids = |choice: &Choice| choice.mask(&tokens, 5).map(|mask| mask.iter().collect::<Vec<_>>());
+        assert_eq!(ids(&choice), Some(vec![0, 2]));
+        choice.take(b"a");
+        assert_eq!(ids(&choice), Some(vec![1, 3]));
+        choice.take(b"c");
+        assert_eq!(ids(&choice), Some(vec![4]));
+        choice.take(b"\"");
+        assert_eq!(ids(&choice), None);
+    }
 
     #[test]
     fn repetition_is_seen_and_ordinary_text_is_not() {

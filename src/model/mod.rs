@@ -31,10 +31,23 @@ pub struct Request<'a> {
     pub messages: &'a [Message],
     pub tools: &'a [ToolSpec],
     pub sampling: Sampling,
-    /// A tool the answer must call: its opening is given to the model as the answer's first words. A model that
-    /// thinks before it answers, or that we do not sample ourselves, may leave it aside.
-    pub must_call: Option<&'a str>,
+    /// A call the answer must make. A model that thinks before it answers, or that we do not sample ourselves, may
+    /// leave it aside.
+    pub must_call: Option<&'a RequiredCall>,
     pub cancel: &'a AtomicBool,
+}
+
+/// The beginning of a call that an answer must make. What is settled is given to the model as its first words; the
+/// choice is held to its values while sampling, so that it cannot miss.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequiredCall {
+    pub tool: String,
+    /// Parameters whose values are settled, in order.
+    pub given: Vec<(String, String)>,
+    /// The parameter the model writes next.
+    pub next: String,
+    /// The values `next` may take, and the parameter that follows it; without, it is free.
+    pub choice: Option<(Vec<String>, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
