@@ -146,14 +146,31 @@ mod tests {
 
     #[test]
     fn files_that_steer_later_runs_are_asked_for_in_every_mode() {
-        for path in ["AGENTS.md", "./sub/Claude.md", ".github/workflows/ci.yml", "a/.VSCode/tasks.json", ".envrc", ".cargo/config.toml"] {
+        for path in [
+            "AGENTS.md",
+            "./sub/Claude.md",
+            ".github/workflows/ci.yml",
+            "a/.VSCode/tasks.json",
+            ".envrc",
+            ".cargo/config.toml",
+        ] {
             for mode in [ApprovalMode::AutoEdit, ApprovalMode::Yolo] {
-                assert_eq!(letter(verdict(mode, Access::Write, Containment::Full, Some(path))), 'a', "{path}");
+                assert_eq!(
+                    letter(verdict(mode, Access::Write, Containment::Full, Some(path))),
+                    'a',
+                    "{path}"
+                );
             }
-            assert_eq!(letter(verdict(ApprovalMode::Plan, Access::Write, Containment::Full, Some(path))), 'd');
+            assert_eq!(
+                letter(verdict(ApprovalMode::Plan, Access::Write, Containment::Full, Some(path))),
+                'd'
+            );
         }
         for path in ["src/agents.rs", "github/x.yml", "docs/AGENTS.md.txt"] {
-            assert_eq!(letter(verdict(ApprovalMode::AutoEdit, Access::Write, Containment::Full, Some(path))), 'r');
+            assert_eq!(
+                letter(verdict(ApprovalMode::AutoEdit, Access::Write, Containment::Full, Some(path))),
+                'r'
+            );
         }
     }
 }

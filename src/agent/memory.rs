@@ -53,7 +53,10 @@ mod tests {
             _ => None,
         };
         let memory = Memory::find(read, 100).unwrap();
-        assert_eq!((memory.path.as_str(), memory.text.as_str(), memory.cut), ("CLAUDE.md", "Run make.", false));
+        assert_eq!(
+            (memory.path.as_str(), memory.text.as_str(), memory.cut),
+            ("CLAUDE.md", "Run make.", false)
+        );
         assert_eq!(Memory::find(|_| None, 100), None);
     }
 

@@ -88,13 +88,58 @@ fn words(text: &str) -> impl Iterator<Item = String> {
 
 fn kind(request: &str) -> Kind {
     const QUESTION: &[&str] = &[
-        "how", "what", "what's", "why", "which", "where", "who", "when", "is", "are", "does", "do", "explain", "describe",
-        "tell", "show", "list", "summarise", "summarize", "find", "review", "count",
+        "how",
+        "what",
+        "what's",
+        "why",
+        "which",
+        "where",
+        "who",
+        "when",
+        "is",
+        "are",
+        "does",
+        "do",
+        "explain",
+        "describe",
+        "tell",
+        "show",
+        "list",
+        "summarise",
+        "summarize",
+        "find",
+        "review",
+        "count",
     ];
     const CHANGE: &[&str] = &[
-        "fix", "add", "change", "implement", "make", "write", "create", "rename", "remove", "delete", "replace", "update",
-        "refactor", "repair", "correct", "insert", "move", "convert", "edit", "extend", "improve", "set", "port", "extract",
-        "simplify", "document", "bump", "use",
+        "fix",
+        "add",
+        "change",
+        "implement",
+        "make",
+        "write",
+        "create",
+        "rename",
+        "remove",
+        "delete",
+        "replace",
+        "update",
+        "refactor",
+        "repair",
+        "correct",
+        "insert",
+        "move",
+        "convert",
+        "edit",
+        "extend",
+        "improve",
+        "set",
+        "port",
+        "extract",
+        "simplify",
+        "document",
+        "bump",
+        "use",
     ];
     let mut all = words(request);
     let Some(first) = all.next() else { return Kind::Unclear };
@@ -116,11 +161,44 @@ fn kind(request: &str) -> Kind {
 /// are spoken of.
 fn named_check(request: &str) -> Option<String> {
     const RUNNERS: &[&str] = &[
-        "cargo", "npm", "pnpm", "yarn", "go", "pytest", "python", "python3", "make", "just", "node", "tox", "mvn",
-        "gradle", "./gradlew", "ctest", "bash", "sh", "ruby", "bundle", "deno", "bun", "dotnet", "mix", "rake",
+        "cargo",
+        "npm",
+        "pnpm",
+        "yarn",
+        "go",
+        "pytest",
+        "python",
+        "python3",
+        "make",
+        "just",
+        "node",
+        "tox",
+        "mvn",
+        "gradle",
+        "./gradlew",
+        "ctest",
+        "bash",
+        "sh",
+        "ruby",
+        "bundle",
+        "deno",
+        "bun",
+        "dotnet",
+        "mix",
+        "rake",
     ];
-    const PLAIN: &[&str] =
-        &["cargo test", "cargo check", "cargo build", "cargo clippy", "cargo run", "npm test", "go test", "make test", "make check", "pytest"];
+    const PLAIN: &[&str] = &[
+        "cargo test",
+        "cargo check",
+        "cargo build",
+        "cargo clippy",
+        "cargo run",
+        "npm test",
+        "go test",
+        "make test",
+        "make check",
+        "pytest",
+    ];
     let quoted = request.split('`').skip(1).step_by(2).find(|span| {
         let first = span.split_whitespace().next().unwrap_or_default();
         RUNNERS.contains(&first) || first.starts_with("./")
@@ -176,7 +254,8 @@ mod tests {
         let plain = Wish::of("Fix add");
         let question = Wish::of("What does add do?");
         let unclear = Wish::of("parse crashes");
-        let facts = |wish, answer, changed, last_run| Facts { wish, answer, changed, last_run, denied: false };
+        let facts =
+            |wish, answer, changed, last_run| Facts { wish, answer, changed, last_run, denied: false };
         let cases = [
             (facts(&change, "Here it is", false, None), Some(Nudge::NothingChanged)),
             (facts(&change, "done", true, None), Some(Nudge::NotChecked)),

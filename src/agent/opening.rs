@@ -25,16 +25,19 @@ const FILE_LIST_CHARS: usize = 2000;
 
 pub fn first_message(surroundings: &Surroundings, request: &str) -> String {
     let block = |text: String| format!("\n{text}\n");
-    let branch = surroundings.branch.as_ref().map_or(String::new(), |branch| {
-        format!("{}\n", note("branch", &[("branch", branch)]))
-    });
+    let branch = surroundings
+        .branch
+        .as_ref()
+        .map_or(String::new(), |branch| format!("{}\n", note("branch", &[("branch", branch)])));
     let files = short_list(&surroundings.files, FILE_LIST_CHARS);
     let files = if files.is_empty() { files } else { block(note("files", &[("list", &files)])) };
     let memory = surroundings.memory.as_ref().map_or(String::new(), |memory| block(memory.shown()));
     let named: String = surroundings
         .named
         .iter()
-        .map(|(path, text)| block(note("named_file", &[("path", path), ("text", text.trim_end_matches('\n'))])))
+        .map(|(path, text)| {
+            block(note("named_file", &[("path", path), ("text", text.trim_end_matches('\n'))]))
+        })
         .collect();
     fill(
         FIRST_MESSAGE,

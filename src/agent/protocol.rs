@@ -12,14 +12,21 @@ pub use crate::tools::Access;
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op {
     /// A request. While a turn runs it waits until that turn ends.
-    Submit { text: String },
+    Submit {
+        text: String,
+    },
     /// The answer to `ApprovalRequested`.
-    Approve { id: u64, decision: Decision },
+    Approve {
+        id: u64,
+        decision: Decision,
+    },
     /// Stop the turn that runs; the session goes on.
     Interrupt,
     /// Take back the last turn: files and conversation.
     Undo,
-    SetMode { mode: ApprovalMode },
+    SetMode {
+        mode: ApprovalMode,
+    },
     /// Forget the conversation; files stay.
     Clear,
     Quit,
@@ -168,13 +175,27 @@ pub enum Ending {
     /// The model gave up after its last call was denied.
     Denied,
     Interrupted,
-    Limit { limit: Limit, message: String },
-    ContextFull { needed: usize, limit: usize },
+    Limit {
+        limit: Limit,
+        message: String,
+    },
+    ContextFull {
+        needed: usize,
+        limit: usize,
+    },
     /// The model went in circles.
-    Stuck { message: String },
+    Stuck {
+        message: String,
+    },
     /// A tool failed in a way only the user can repair.
-    Failed { message: String, hint: String },
-    ModelUnavailable { message: String, hint: String },
+    Failed {
+        message: String,
+        hint: String,
+    },
+    ModelUnavailable {
+        message: String,
+        hint: String,
+    },
 }
 
 impl Ending {

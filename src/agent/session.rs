@@ -231,8 +231,10 @@ impl Session {
             Effect::CallModel { max_tokens } => self.call_model(max_tokens),
             Effect::Judge { call } => self.judge(&call),
             Effect::AskApproval { id, call, access, summary, reason } => {
-                let preview =
-                    self.tools.get(&call.name).and_then(|tool| tool.preview(&self.workspace, &call.arguments));
+                let preview = self
+                    .tools
+                    .get(&call.name)
+                    .and_then(|tool| tool.preview(&self.workspace, &call.arguments));
                 self.emit(Event::ApprovalRequested { id, name: call.name, summary, access, reason, preview });
                 self.wait_for_decision(id)
             }
@@ -279,7 +281,11 @@ impl Session {
         match self.model.generate(request, &mut forward) {
             Ok(generated) => {
                 let usage = generated.usage;
-                self.emit(Event::ContextUsage { used: usage.prompt + usage.completion, limit: context, usage });
+                self.emit(Event::ContextUsage {
+                    used: usage.prompt + usage.completion,
+                    limit: context,
+                    usage,
+                });
                 match (generated.stop, self.stop()) {
                     (StopReason::Cancelled, why) => {
                         Input::Stopped { why: why.unwrap_or(Stop::Interrupted), partial: Some(generated) }

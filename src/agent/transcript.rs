@@ -15,13 +15,27 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Record {
-    Started { id: String, time: String, directory: String, model: String, sandbox: String },
+    Started {
+        id: String,
+        time: String,
+        directory: String,
+        model: String,
+        sandbox: String,
+    },
     /// Exactly what entered the history, in order.
-    Message { message: Message },
-    Mode { mode: ApprovalMode },
-    Finished { outcome: TurnOutcome },
+    Message {
+        message: Message,
+    },
+    Mode {
+        mode: ApprovalMode,
+    },
+    Finished {
+        outcome: TurnOutcome,
+    },
     /// The history was cut back to this many messages (undo, clear).
-    Cut { messages: usize },
+    Cut {
+        messages: usize,
+    },
 }
 
 /// What could be read of a log.

@@ -82,10 +82,23 @@ pub enum Effect {
     /// Add to the history.
     Append(Message),
     Emit(Event),
-    CallModel { max_tokens: Option<usize> },
-    Judge { call: ToolCall },
-    AskApproval { id: u64, call: ToolCall, access: Access, summary: String, reason: String },
-    RunTool { id: u64, call: ToolCall },
+    CallModel {
+        max_tokens: Option<usize>,
+    },
+    Judge {
+        call: ToolCall,
+    },
+    AskApproval {
+        id: u64,
+        call: ToolCall,
+        access: Access,
+        summary: String,
+        reason: String,
+    },
+    RunTool {
+        id: u64,
+        call: ToolCall,
+    },
     /// `diff` of the outcome is left to the session.
     Finish(TurnOutcome),
 }
@@ -201,7 +214,11 @@ impl Turn {
             effects.push(Effect::Append(Message::new(Role::User, text)));
         }
         if let Some(limit) = self.rules.max_model_calls.filter(|limit| self.model_calls >= *limit) {
-            return self.limit(Limit::ModelCalls, format!("Stopped after {limit} model calls (--max-turns)."), effects);
+            return self.limit(
+                Limit::ModelCalls,
+                format!("Stopped after {limit} model calls (--max-turns)."),
+                effects,
+            );
         }
         let left = self.rules.max_tokens.map(|limit| limit.saturating_sub(self.usage.completion));
         if left == Some(0) {
@@ -218,7 +235,8 @@ impl Turn {
         match stop {
             StopReason::Cancelled => return self.finish(Ending::Interrupted, effects),
             StopReason::Repetition => {
-                let message = "The model repeated the same text again and again, so it was stopped.".to_string();
+                let message =
+                    "The model repeated the same text again and again, so it was stopped.".to_string();
                 return self.finish(Ending::Stuck { message }, effects);
             }
             StopReason::End | StopReason::Length => {}
@@ -244,7 +262,8 @@ impl Turn {
             let text = note("unreadable_call", &[("problems", &problems.join("; "))]);
             match self.count_error("", text) {
                 (_, count) if count >= SAME_CALL_STOPS => {
-                    let message = "The model wrote the same unreadable call again and again, so it was stopped.".into();
+                    let message =
+                        "The model wrote the same unreadable call again and again, so it was stopped.".into();
                     return self.finish(Ending::Stuck { message }, effects);
                 }
                 (text, _) => self.notes.push(text),
@@ -360,7 +379,14 @@ impl Turn {
         effects.push(Effect::RunTool { id, call });
     }
 
-    fn deny(&mut self, call: ToolCall, summary: String, reason: String, text: String, effects: &mut Vec<Effect>) {
+    fn deny(
+        &mut self,
+        call: ToolCall,
+        summary: String,
+        reason: String,
+        text: String,
+        effects: &mut Vec<Effect>,
+    ) {
         self.denials.push(Denial { tool: call.name.clone(), summary, reason });
         self.denied_last = true;
         if !self.refuse(call, text, effects) {
@@ -401,8 +427,16 @@ impl Turn {
                 self.result(call, note("tool_failed", &[("message", &message)]), true, effects)
             }
             ToolReport::Fatal { message, hint } => {
-                effects.push(Effect::Emit(Event::ToolCallFinished { id, name, ok: false, summary: message.clone() }));
-                effects.push(Effect::Append(Message::new(Role::Tool, note("tool_failed", &[("message", &message)]))));
+                effects.push(Effect::Emit(Event::ToolCallFinished {
+                    id,
+                    name,
+                    ok: false,
+                    summary: message.clone(),
+                }));
+                effects.push(Effect::Append(Message::new(
+                    Role::Tool,
+                    note("tool_failed", &[("message", &message)]),
+                )));
                 self.finish(Ending::Failed { message, hint }, effects);
                 true
             }
@@ -461,7 +495,9 @@ impl Turn {
         }
         match why {
             Stop::Interrupted => self.finish(Ending::Interrupted, effects),
-            Stop::WallTime => self.limit(Limit::WallTime, "The time is used up (--max-wall-time).".into(), effects),
+            Stop::WallTime => {
+                self.limit(Limit::WallTime, "The time is used up (--max-wall-time).".into(), effects)
+            }
         }
     }
 

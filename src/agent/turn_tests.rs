@@ -11,14 +11,25 @@ fn tools() -> Arc<[ToolSpec]> {
         .unwrap()
     };
     Arc::from(vec![
-        spec("read_file", json!({"file_path": {"type": "string"}, "limit": {"type": "integer"}}), &["file_path"]),
+        spec(
+            "read_file",
+            json!({"file_path": {"type": "string"}, "limit": {"type": "integer"}}),
+            &["file_path"],
+        ),
         spec("edit", json!({"file_path": {"type": "string"}}), &["file_path"]),
         spec("run_shell_command", json!({"command": {"type": "string"}}), &["command"]),
     ])
 }
 
 fn rules() -> Rules {
-    Rules { small: false, max_model_calls: None, max_tool_calls: None, max_tokens: None, can_ask: true, first_call: 0 }
+    Rules {
+        small: false,
+        max_model_calls: None,
+        max_tool_calls: None,
+        max_tokens: None,
+        can_ask: true,
+        first_call: 0,
+    }
 }
 
 fn turn(rules: Rules) -> Turn {
@@ -109,7 +120,11 @@ fn a_call_is_judged_run_and_answered() {
     assert_eq!(
         effects,
         [
-            Effect::Emit(Event::ToolCallStarted { id: 1, name: "read_file".into(), summary: "does it".into() }),
+            Effect::Emit(Event::ToolCallStarted {
+                id: 1,
+                name: "read_file".into(),
+                summary: "does it".into()
+            }),
             Effect::RunTool { id: 1, call: read("a") }
         ]
     );
@@ -127,7 +142,10 @@ fn several_calls_run_in_order_and_an_error_in_one_stops_none() {
     let effects = turn.handle(Input::ToolDone(ToolReport::Error("no such file".into())));
     let texts = appended(&effects);
     assert_eq!(texts[0], (Role::Tool, "Error: no such file"));
-    assert_eq!(texts[1].1, "Error: there is no tool `nope`. The tools are: read_file, edit, run_shell_command.");
+    assert_eq!(
+        texts[1].1,
+        "Error: there is no tool `nope`. The tools are: read_file, edit, run_shell_command."
+    );
     assert_eq!(effects.last(), Some(&Effect::Judge { call: read("b") }));
 }
 
@@ -138,7 +156,11 @@ fn invalid_arguments_go_back_with_the_reason_and_the_valid_form() {
     let texts = appended(&effects);
     assert_eq!(texts[1].0, Role::Tool);
     assert!(texts[1].1.contains("file_path"), "{}", texts[1].1);
-    assert!(texts[1].1.ends_with("Valid form: read_file(file_path: string, limit?: integer)"), "{}", texts[1].1);
+    assert!(
+        texts[1].1.ends_with("Valid form: read_file(file_path: string, limit?: integer)"),
+        "{}",
+        texts[1].1
+    );
     assert!(calls_model(&effects));
 }
 
@@ -157,7 +179,8 @@ fn the_third_identical_error_says_do_something_else() {
 #[test]
 fn the_same_call_five_times_with_the_same_result_stops_the_turn() {
     let mut turn = turn(rules());
-    let report = || ToolReport::Output { text: "t".into(), summary: "s".into(), diff: String::new(), ok: true };
+    let report =
+        || ToolReport::Output { text: "t".into(), summary: "s".into(), diff: String::new(), ok: true };
     for _ in 0..4 {
         assert!(calls_model(&step(&mut turn, read("a"), Access::Read, report())));
     }
@@ -293,7 +316,10 @@ fn an_interrupt_leaves_a_well_formed_history_from_every_state() {
     let mut one = turn(rules());
     let partial = Some(answer("half an ans", &[read("a")]));
     let effects = one.handle(Input::Stopped { why: Stop::Interrupted, partial });
-    assert_eq!(appended(&effects).iter().map(|(role, _)| *role).collect::<Vec<_>>(), [Role::Assistant, Role::Tool]);
+    assert_eq!(
+        appended(&effects).iter().map(|(role, _)| *role).collect::<Vec<_>>(),
+        [Role::Assistant, Role::Tool]
+    );
     assert_eq!(outcome(&effects).ending, Ending::Interrupted);
     // While a call is judged, asked about, or runs: it and the next get a result each.
     for inputs in [
@@ -319,7 +345,10 @@ fn limits_end_the_turn() {
     };
     let mut calls = turn(Rules { max_model_calls: Some(2), ..rules() });
     assert!(calls_model(&step(&mut calls, read("a"), Access::Read, ToolReport::Error("e".into()))));
-    assert_eq!(limit_of(&step(&mut calls, read("b"), Access::Read, ToolReport::Error("e".into()))), Limit::ModelCalls);
+    assert_eq!(
+        limit_of(&step(&mut calls, read("b"), Access::Read, ToolReport::Error("e".into()))),
+        Limit::ModelCalls
+    );
 
     let mut tools = turn(Rules { max_tool_calls: Some(1), ..rules() });
     tools.handle(Input::Generated(answer("", &[read("a"), read("b")])));
@@ -329,7 +358,10 @@ fn limits_end_the_turn() {
     assert_eq!(appended(&effects).len(), 2, "both calls have a result");
 
     let mut tokens = turn(Rules { max_tokens: Some(10), ..rules() });
-    assert_eq!(limit_of(&step(&mut tokens, read("a"), Access::Read, ToolReport::Error("e".into()))), Limit::Tokens);
+    assert_eq!(
+        limit_of(&step(&mut tokens, read("a"), Access::Read, ToolReport::Error("e".into()))),
+        Limit::Tokens
+    );
 
     let mut time = turn(rules());
     let stopped = Input::Stopped { why: Stop::WallTime, partial: None };
@@ -376,12 +408,8 @@ fn small_models_are_nudged_once_and_others_never() {
 fn a_check_that_the_request_names_is_asked_for_after_the_last_edit() {
     let mut turn = Turn::new("Fix it and run `cargo test`", tools(), Rules { small: true, ..rules() });
     turn.handle(Input::Start);
-    let report = |ok, diff: &str| ToolReport::Output {
-        text: "t".into(),
-        summary: "s".into(),
-        diff: diff.into(),
-        ok,
-    };
+    let report =
+        |ok, diff: &str| ToolReport::Output { text: "t".into(), summary: "s".into(), diff: diff.into(), ok };
     let run = || call("run_shell_command", json!({"command": "cargo test"}));
     step(&mut turn, run(), Access::Execute, report(true, ""));
     let effects = step(&mut turn, call("edit", json!({"file_path": "a"})), Access::Write, report(true, "+x"));

@@ -1,10 +1,12 @@
-//! Chat formats: how a conversation becomes the text a Qwen model was trained on. Rendering yields segments: template
-//! text, in which the tokenizer may see added tokens, and content, in which it may not. The rendering of a message
-//! depends on nothing that comes after it, so a history grows by rendering what is new (`render_more`).
-//! Specification: the published chat templates of Qwen3-Coder (2025-08-21), Qwen3-2507 and Qwen2.5(-Coder).
+//! Chat formats: how a conversation becomes the text a Qwen model was trained on. This file says which formats there
+//! are, how one is chosen, and what all share; `render_xml` and `render_hermes` print the blocks of each.
+//! Rendering is in two steps so that a history can grow: `render` prints a whole conversation, `render_more` what a
+//! longer one adds to it. Tokens are the tokenizer's business: `Segment` only keeps template and content apart.
 
-use super::{Message, Role, ToolSpec, json};
+use super::{Message, Role, ToolSpec, render_hermes, render_xml};
 use serde_json::Value;
+use std::fmt;
+use std::str::FromStr;
 
 /// A piece of a rendered prompt. Only template text may become added tokens (`<|im_start|>`, `<tool_call>`, ...);
 /// content that users, files or commands wrote is encoded as ordinary text.
@@ -17,8 +19,12 @@ pub enum Segment {
 impl Segment {
     pub fn text(&self) -> &str {
         match self {
-            Self::Template(text) | Self::Content(text) => text,
+            Segment::Template(text) | Segment::Content(text) => text,
         }
+    }
+    /// The form the tokenizer takes: `true` where added tokens are recognised.
+    pub fn piece(&self) -> (bool, &str) {
+        (matches!(self, Segment::Template(_)), self.text())
     }
 }
 
@@ -27,296 +33,249 @@ pub fn text(segments: &[Segment]) -> String {
     segments.iter().map(Segment::text).collect()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Collects segments; neighbours of one kind become one.
+#[derive(Default)]
+pub(super) struct Out {
+    segments: Vec<Segment>,
+}
+
+impl Out {
+    pub fn template(&mut self, text: &str) {
+        match self.segments.last_mut() {
+            Some(Segment::Template(last)) => last.push_str(text),
+            _ if text.is_empty() => {}
+            _ => self.segments.push(Segment::Template(text.into())),
+        }
+    }
+    pub fn content(&mut self, text: &str) {
+        match self.segments.last_mut() {
+            Some(Segment::Content(last)) => last.push_str(text),
+            _ if text.is_empty() => {}
+            _ => self.segments.push(Segment::Content(text.into())),
+        }
+    }
+    /// A block that holds one text: system and user messages, answers without calls.
+    pub fn block(&mut self, role: &str, content: &str) {
+        self.template("<|im_start|>");
+        self.template(role);
+        self.template("\n");
+        self.content(content);
+        self.template(END_OF_TURN);
+    }
+}
+
+pub(super) const END_OF_TURN: &str = "<|im_end|>\n";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChatFormat {
     /// Qwen3-Coder: XML tool calls.
     Qwen3Coder,
     /// Qwen3 Instruct: Hermes JSON.
     Hermes,
-    /// Qwen2.5: Hermes JSON with a default system prompt; the example call has doubled braces, as in the Coder files.
+    /// Qwen2.5-Coder: Hermes JSON with a default system prompt and doubled braces in the example call.
     HermesQwen25,
+    /// Qwen2.5 other than Coder: as `HermesQwen25`, with single braces.
+    HermesQwen25Plain,
+    /// Qwen2: as `HermesQwen25Plain`, with Qwen2's default system prompt.
+    HermesQwen2,
     /// Qwen3 Thinking-2507: Hermes JSON, the prompt opens `<think>`.
     Thinking,
 }
 
-const CODER_SYSTEM: &str =
-    "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks.";
-const QWEN25_SYSTEM: &str = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
-const CODER_TOOLS: &str = "\n\n# Tools\n\nYou have access to the following functions:\n\n<tools>";
-const CODER_INSTRUCTION: &str = "\n\nIf you choose to call a function ONLY reply in the following format with NO suffix:\n\n<tool_call>\n<function=example_function_name>\n<parameter=example_parameter_1>\nvalue_1\n</parameter>\n<parameter=example_parameter_2>\nThis is the value for the second parameter\nthat can span\nmultiple lines\n</parameter>\n</function>\n</tool_call>\n\n<IMPORTANT>\nReminder:\n- Function calls MUST follow the specified format: an inner <function=...></function> block must be nested within <tool_call></tool_call> XML tags\n- Required parameters MUST be specified\n- You may provide optional reasoning for your function call in natural language BEFORE the function call, but NOT after\n- If there is no function call available, answer the question like normal with your current knowledge and do not tell the user about function calls\n</IMPORTANT>";
-const HERMES_TOOLS: &str = "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n<tools>";
-const HERMES_INSTRUCTION: &str = "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n";
-
-#[derive(Default)]
-struct Builder(Vec<Segment>);
-
-impl Builder {
-    fn template(&mut self, text: &str) {
-        match self.0.last_mut() {
-            Some(Segment::Template(last)) => last.push_str(text),
-            _ if text.is_empty() => {}
-            _ => self.0.push(Segment::Template(text.into())),
-        }
-    }
-    fn content(&mut self, text: &str) {
-        match self.0.last_mut() {
-            Some(Segment::Content(last)) => last.push_str(text),
-            _ if text.is_empty() => {}
-            _ => self.0.push(Segment::Content(text.into())),
-        }
-    }
-    /// `<tag>` content `</tag>`
-    fn element(&mut self, tag: &str, content: &str) {
-        self.template("\n<");
-        self.content(tag);
-        self.template(">");
-        self.content(content);
-        self.template("</");
-        self.content(tag);
-        self.template(">");
-    }
-}
-
 impl ChatFormat {
-    pub const ALL: [Self; 4] = [Self::Qwen3Coder, Self::Hermes, Self::HermesQwen25, Self::Thinking];
+    pub const ALL: [ChatFormat; 6] = [
+        ChatFormat::Qwen3Coder,
+        ChatFormat::Hermes,
+        ChatFormat::HermesQwen25,
+        ChatFormat::HermesQwen25Plain,
+        ChatFormat::HermesQwen2,
+        ChatFormat::Thinking,
+    ];
 
+    /// The name `--format` takes.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Qwen3Coder => "qwen3-coder",
-            Self::Hermes => "hermes",
-            Self::HermesQwen25 => "hermes-qwen2.5",
-            Self::Thinking => "thinking",
+            ChatFormat::Qwen3Coder => "qwen3-coder",
+            ChatFormat::Hermes => "hermes",
+            ChatFormat::HermesQwen25 => "hermes-qwen2.5",
+            ChatFormat::HermesQwen25Plain => "hermes-qwen2.5-plain",
+            ChatFormat::HermesQwen2 => "hermes-qwen2",
+            ChatFormat::Thinking => "thinking",
         }
     }
 
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.name() == name)
+    /// The format that the markers in a file's template show, else the one its name stands for, else none of ours.
+    pub fn detect(template: Option<&str>, model_name: &str) -> Option<ChatFormat> {
+        template.and_then(Self::by_template).or_else(|| Self::by_name(model_name))
     }
 
-    /// By the markers in the file's own template, else by the model's name.
-    pub fn detect(template: Option<&str>, name: &str) -> Self {
-        let name = name.to_lowercase();
-        let template = template.unwrap_or_default();
-        if template.contains("<function=") {
-            return Self::Qwen3Coder;
+    fn by_template(template: &str) -> Option<ChatFormat> {
+        // A template is Jinja source: line breaks and quotes may stand in it escaped or as they are.
+        let source = template.replace("\\n", "\n").replace("\\\"", "\"");
+        let has = |marker: &str| source.contains(marker);
+        if !has("<|im_start|>") {
+            return None;
         }
-        if template.contains("created by Alibaba Cloud") {
-            return Self::HermesQwen25;
+        if has("<function=") && has("<parameter=") {
+            return Some(ChatFormat::Qwen3Coder);
         }
-        if !template.is_empty() {
-            let opens =
-                template.trim_end().ends_with("{%- endif %}") && template.contains("assistant\\n<think>\\n");
-            return if opens || name.contains("thinking") { Self::Thinking } else { Self::Hermes };
+        if has("assistant\n<think>\n'") || has("assistant\n<think>\n\"") {
+            return Some(ChatFormat::Thinking);
         }
-        if name.contains("qwen3-coder") || name.contains("qwen3 coder") {
-            Self::Qwen3Coder
-        } else if name.contains("thinking") {
-            Self::Thinking
-        } else if name.contains("qwen2") {
-            Self::HermesQwen25
+        let calls = has("<tool_call>");
+        if has("You are Qwen, created by Alibaba Cloud.") {
+            // Without tools in the template there are no braces to copy; the name decides.
+            return match (calls, has("{{\"name\"")) {
+                (true, true) => Some(ChatFormat::HermesQwen25),
+                (true, false) => Some(ChatFormat::HermesQwen25Plain),
+                (false, _) => None,
+            };
+        }
+        if has("You are a helpful assistant") && !calls {
+            return Some(ChatFormat::HermesQwen2);
+        }
+        calls.then_some(ChatFormat::Hermes)
+    }
+
+    fn by_name(name: &str) -> Option<ChatFormat> {
+        let name: String = name.to_lowercase().chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+        let has = |part: &str| name.contains(part);
+        if has("qwen3") && has("coder") {
+            Some(ChatFormat::Qwen3Coder)
+        } else if has("qwen3") && has("thinking") {
+            Some(ChatFormat::Thinking)
+        } else if has("qwen3") {
+            Some(ChatFormat::Hermes)
+        } else if has("qwen25") && has("coder") {
+            Some(ChatFormat::HermesQwen25)
+        } else if has("qwen25") {
+            Some(ChatFormat::HermesQwen25Plain)
+        } else if has("qwen2") {
+            Some(ChatFormat::HermesQwen2)
         } else {
-            Self::Hermes
+            None
         }
     }
 
-    /// The whole conversation; with `generate`, up to where the model's answer begins.
-    pub fn render(self, messages: &[Message], tools: &[ToolSpec], generate: bool) -> Vec<Segment> {
-        let mut out = Builder::default();
-        let (system, rest) = match messages.split_first() {
-            Some((first, rest)) if first.role == Role::System => (Some(first.content.as_str()), rest),
-            _ => (None, messages),
+    /// True if the generation prompt ends with `<think>`: the answer then begins inside the thinking.
+    pub fn opens_think(self) -> bool {
+        self == ChatFormat::Thinking
+    }
+
+    pub(super) fn is_xml(self) -> bool {
+        self == ChatFormat::Qwen3Coder
+    }
+
+    /// A whole conversation.
+    pub fn render(
+        self,
+        messages: &[Message],
+        tools: &[ToolSpec],
+        add_generation_prompt: bool,
+    ) -> Vec<Segment> {
+        let tools: Vec<Value> = tools.iter().map(ToolSpec::to_openai).collect();
+        self.render_tools_as_given(messages, &tools, add_generation_prompt)
+    }
+
+    /// As `render`, the tools as JSON (`{"type": "function", "function": {...}}`): keys keep the order they came in.
+    pub fn render_tools_as_given(
+        self,
+        messages: &[Message],
+        tools: &[Value],
+        add_generation_prompt: bool,
+    ) -> Vec<Segment> {
+        let mut out = Out::default();
+        let (system, first) = match messages.first() {
+            Some(message) if message.role == Role::System => (Some(message.content.as_str()), 1),
+            _ => (None, 0),
         };
-        self.head(system, tools, &mut out);
-        self.body(rest, generate, &mut out);
-        out.0
+        if self.is_xml() {
+            render_xml::head(&mut out, system, tools);
+        } else {
+            render_hermes::head(self, &mut out, system, tools);
+        }
+        self.render_from(&mut out, messages, first, add_generation_prompt);
+        out.segments
     }
 
-    /// What `new` adds after `previous` (whose last message is closed).
-    pub fn render_more(self, previous: &[Message], new: &[Message], generate: bool) -> Vec<Segment> {
-        debug_assert!(!previous.is_empty());
-        let mut out = Builder::default();
-        self.body(new, generate, &mut out);
-        out.0
+    /// What `new` adds to a conversation that holds `previous` (at least one message, so that the system block is
+    /// printed): `render(all) = render(previous) + render_more(previous, new)`, wherever `unchanged` says that all of
+    /// `previous` stays. Tool results of one step are one block, so `new` must not begin amid a run of them.
+    pub fn render_more(
+        self,
+        previous: &[Message],
+        new: &[Message],
+        add_generation_prompt: bool,
+    ) -> Vec<Segment> {
+        let all: Vec<Message> = previous.iter().chain(new).cloned().collect();
+        let mut out = Out::default();
+        self.render_from(&mut out, &all, previous.len(), add_generation_prompt);
+        out.segments
     }
 
-    /// Ends the message the model was writing.
+    /// How many messages of `previous` print the same when `new` follows. All of them, but for thinking: at the next
+    /// request of the user the thoughts of the turn before are dropped, so its answers change.
+    pub fn unchanged(self, previous: &[Message], new: &[Message]) -> usize {
+        if self != ChatFormat::Thinking {
+            return previous.len();
+        }
+        let all: Vec<Message> = previous.iter().chain(new).cloned().collect();
+        (0..previous.len())
+            .find(|&i| {
+                let (mut before, mut after) = (Out::default(), Out::default());
+                render_hermes::message(self, &mut before, previous, i);
+                render_hermes::message(self, &mut after, &all, i);
+                previous[i].role == Role::Assistant && before.segments != after.segments
+            })
+            .unwrap_or(previous.len())
+    }
+
+    /// Closes a turn that the model generated: its tokens stand in the history as they are, without the stop token.
     pub fn close_turn(self) -> Vec<Segment> {
-        vec![Segment::Template("<|im_end|>\n".into())]
+        vec![Segment::Template(END_OF_TURN.into())]
     }
 
-    fn head(self, system: Option<&str>, tools: &[ToolSpec], out: &mut Builder) {
-        let default = match self {
-            Self::Qwen3Coder if !tools.is_empty() => Some(CODER_SYSTEM),
-            Self::HermesQwen25 => Some(QWEN25_SYSTEM),
-            _ => None,
-        };
-        if system.or(default).is_none() && tools.is_empty() {
-            return;
-        }
-        out.template("<|im_start|>system\n");
-        match (system, default) {
-            (Some(system), _) => out.content(system),
-            (None, Some(default)) => out.template(default),
-            (None, None) => {}
-        }
-        if !tools.is_empty() {
-            match self {
-                Self::Qwen3Coder => coder_tools(tools, out),
-                _ => {
-                    if system.or(default).is_some() {
-                        out.template("\n\n");
-                    }
-                    out.template(HERMES_TOOLS);
-                    for tool in tools {
-                        out.template("\n{\"type\": \"function\", \"function\": ");
-                        out.content(&json::spaced(&serde_json::to_value(tool).unwrap_or(Value::Null)));
-                        out.template("}");
-                    }
-                    out.template(HERMES_INSTRUCTION);
-                    out.template(if self == Self::HermesQwen25 {
-                        "{{\"name\": <function-name>, \"arguments\": <args-json-object>}}\n</tool_call>"
-                    } else {
-                        "{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>"
-                    });
-                }
-            }
-        }
-        out.template("<|im_end|>\n");
+    /// Opens the turn that the model is to generate.
+    pub fn generation_prompt(self) -> &'static str {
+        if self.opens_think() { "<|im_start|>assistant\n<think>\n" } else { "<|im_start|>assistant\n" }
     }
 
-    fn body(self, messages: &[Message], generate: bool, out: &mut Builder) {
-        let last_user = messages.iter().rposition(|m| m.role == Role::User);
-        for (i, message) in messages.iter().enumerate() {
-            match message.role {
-                Role::System | Role::User => {
-                    out.template(if message.role == Role::User {
-                        "<|im_start|>user\n"
-                    } else {
-                        "<|im_start|>system\n"
-                    });
-                    out.content(&message.content);
-                    out.template("<|im_end|>\n");
-                }
-                Role::Assistant => {
-                    let thoughts =
-                        message.reasoning.as_deref().filter(|_| last_user.is_none_or(|last| i > last));
-                    self.assistant(message, thoughts, out);
-                }
-                Role::Tool => {
-                    let opens = i == 0 || messages[i - 1].role != Role::Tool;
-                    let closes = messages.get(i + 1).is_none_or(|next| next.role != Role::Tool);
-                    if self == Self::Qwen3Coder {
-                        out.template(if opens {
-                            "<|im_start|>user\n<tool_response>\n"
-                        } else {
-                            "<tool_response>\n"
-                        });
-                        out.content(&message.content);
-                        out.template("\n</tool_response>\n");
-                    } else {
-                        out.template(if opens {
-                            "<|im_start|>user\n<tool_response>\n"
-                        } else {
-                            "\n<tool_response>\n"
-                        });
-                        out.content(&message.content);
-                        out.template("\n</tool_response>");
-                    }
-                    if closes {
-                        out.template("<|im_end|>\n");
-                    }
-                }
-            }
-        }
-        if generate {
-            let think = self == Self::Thinking;
-            out.template(if think { "<|im_start|>assistant\n<think>\n" } else { "<|im_start|>assistant\n" });
-        }
-    }
-
-    fn assistant(self, message: &Message, thoughts: Option<&str>, out: &mut Builder) {
-        out.template("<|im_start|>assistant");
-        if let Some(thoughts) = thoughts {
-            out.template("\n<think>\n");
-            out.content(thoughts.trim_matches('\n'));
-            out.template("\n</think>\n");
-        }
-        if message.tool_calls.is_empty() {
-            out.template("\n");
-            out.content(&message.content);
-            out.template("<|im_end|>\n");
-            return;
-        }
-        let coder = self == Self::Qwen3Coder;
-        let content = if coder { message.content.trim() } else { message.content.as_str() };
-        if !content.is_empty() {
-            out.template("\n");
-            out.content(content);
-            if coder {
-                out.template("\n");
-            }
-        }
-        for call in &message.tool_calls {
-            if coder {
-                out.template("\n<tool_call>\n<function=");
-                out.content(&call.name);
-                out.template(">\n");
-                for (key, value) in &call.arguments {
-                    out.template("<parameter=");
-                    out.content(key);
-                    out.template(">\n");
-                    out.content(&json::python(value));
-                    out.template("\n</parameter>\n");
-                }
-                out.template("</function>\n</tool_call>");
+    fn render_from(self, out: &mut Out, messages: &[Message], first: usize, add_generation_prompt: bool) {
+        for index in first..messages.len() {
+            if self.is_xml() {
+                render_xml::message(out, messages, index);
             } else {
-                out.template("\n<tool_call>\n{\"name\": \"");
-                out.content(&call.name);
-                out.template("\", \"arguments\": ");
-                out.content(&json::spaced(&Value::Object(call.arguments.clone())));
-                out.template("}\n</tool_call>");
+                render_hermes::message(self, out, messages, index);
             }
         }
-        out.template("<|im_end|>\n");
+        if add_generation_prompt {
+            out.template(self.generation_prompt());
+        }
     }
 }
 
-/// The tool specs of Qwen3-Coder: elements, the keys of each schema in their order.
-fn coder_tools(tools: &[ToolSpec], out: &mut Builder) {
-    out.template(CODER_TOOLS);
-    let empty = serde_json::Map::new();
-    let object = |value: &Value| value.as_object().cloned().unwrap_or_else(|| empty.clone());
-    for tool in tools {
-        out.template("\n<function>");
-        out.element("name", &tool.name);
-        if let Some(description) = &tool.description {
-            out.element("description", description.trim());
-        }
-        out.template("\n<parameters>");
-        let parameters = object(&tool.parameters);
-        for (name, field) in object(parameters.get("properties").unwrap_or(&Value::Null)) {
-            out.template("\n<parameter>");
-            out.element("name", &name);
-            if let Some(kind) = field.get("type") {
-                out.element("type", &json::python_list(kind));
-            }
-            if let Some(description) = field.get("description").and_then(Value::as_str) {
-                out.element("description", description.trim());
-            }
-            extra_keys(&object(&field), &["type", "description"], out);
-            out.template("\n</parameter>");
-        }
-        extra_keys(&parameters, &["type", "properties"], out);
-        out.template("\n</parameters>");
-        extra_keys(&tool.extra, &[], out);
-        out.template("\n</function>");
+impl fmt::Display for ChatFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
-    out.template("\n</tools>");
-    out.template(CODER_INSTRUCTION);
 }
 
-fn extra_keys(map: &serde_json::Map<String, Value>, but: &[&str], out: &mut Builder) {
-    for (key, value) in map.iter().filter(|(key, _)| !but.contains(&key.as_str())) {
-        out.element(key, &json::python(value));
+impl FromStr for ChatFormat {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|format| format.name() == name).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|format| format.name()).collect();
+            format!("unknown chat format `{name}`; known are {}", names.join(", "))
+        })
     }
+}
+
+/// True at the first result of a run of tool results, which open one block.
+pub(super) fn opens_results(messages: &[Message], index: usize) -> bool {
+    index.checked_sub(1).is_none_or(|before| messages[before].role != Role::Tool)
+}
+
+/// True at the last result of a run.
+pub(super) fn closes_results(messages: &[Message], index: usize) -> bool {
+    messages.get(index + 1).is_none_or(|after| after.role != Role::Tool)
 }

@@ -1,17 +1,35 @@
 //! Messages <-> text. Chat formats render a conversation to segments (template text and content apart) and the
 //! tool-call parser reads what a model wrote. Pure text: no IO, no tokens, no model.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `format` | which formats there are, how one is chosen, rendering whole and by increments |
+//! | `render_xml`, `render_hermes`, `pytext` | the blocks of each family, values as Python prints them |
+//! | `parser` | the streaming front of reading: bytes, thinking, events |
+//! | `read_xml`, `read_hermes`, `lenient_json` | how calls are told from text in each family |
+//! | `convert`, `schema`, `literal` | argument text to values by the tool's schema |
+//! | `validate` | does a call fit its schema, and why not |
 
+mod convert;
 pub mod escape;
 pub mod format;
-pub mod json;
+mod lenient_json;
+mod literal;
 pub mod parser;
+mod pytext;
+mod read_hermes;
+mod read_xml;
+mod render_hermes;
+mod render_xml;
+mod schema;
+mod validate;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use format::{ChatFormat, Segment};
-pub use json::validate;
 pub use parser::{ParseEvent, Parsed, ToolCallParser};
+pub use validate::validate;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,6 +71,25 @@ pub struct ToolSpec {
     /// Any other key of the function object, kept in order (the XML format renders them too).
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl ToolSpec {
+    /// `{"type": "function", "function": {...}}`, the shape in which templates and endpoints take a tool.
+    pub fn to_openai(&self) -> Value {
+        let mut function = Map::new();
+        function.insert("name".into(), self.name.clone().into());
+        if let Some(description) = &self.description {
+            function.insert("description".into(), description.clone().into());
+        }
+        if !self.parameters.is_null() {
+            function.insert("parameters".into(), self.parameters.clone());
+        }
+        function.extend(self.extra.clone());
+        let mut tool = Map::new();
+        tool.insert("type".into(), "function".into());
+        tool.insert("function".into(), Value::Object(function));
+        Value::Object(tool)
+    }
 }
 
 /// A call the model made, arguments already converted by the tool's schema.

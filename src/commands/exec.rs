@@ -227,7 +227,8 @@ fn interrupted() -> Failure {
 /// closes must not hold up a run.
 fn prompt(argument: Option<&str>, cancel: &AtomicBool) -> Result<String, Failure> {
     let usage = |message: &str| {
-        Failure::new(exit::USAGE, message).hint("qwright exec \"what to do\", or pipe it: ... | qwright exec -")
+        Failure::new(exit::USAGE, message)
+            .hint("qwright exec \"what to do\", or pipe it: ... | qwright exec -")
     };
     let text = match argument {
         Some(text) if text != "-" => text.to_string(),

@@ -96,7 +96,7 @@ pub fn tokens(model: &Path) -> CommandResult {
 /// The chat format by name, else the one a model file speaks.
 pub fn format(name: Option<&str>, model: Option<&Path>) -> Result<ChatFormat, Failure> {
     if let Some(name) = name {
-        return ChatFormat::from_name(name).ok_or_else(|| {
+        return name.parse::<ChatFormat>().map_err(|_| ()).ok().ok_or_else(|| {
             Failure::new(exit::USAGE, format!("no chat format is called {name:?}"))
                 .hint("choose qwen3-coder, hermes, hermes-qwen2.5 or thinking")
         });
@@ -108,5 +108,8 @@ pub fn format(name: Option<&str>, model: Option<&Path>) -> Result<ChatFormat, Fa
     };
     let gguf = Gguf::open(path).map_err(|error| Failure::new(exit::NO_MODEL, error.to_string()))?;
     let name = gguf.str("general.name").unwrap_or_default();
-    Ok(ChatFormat::detect(gguf.str("tokenizer.chat_template"), name))
+    ChatFormat::detect(gguf.str("tokenizer.chat_template"), name).ok_or_else(|| {
+        Failure::new(exit::USAGE, format!("{}: its chat format is none of ours", path.display()))
+            .hint("name one with --format")
+    })
 }

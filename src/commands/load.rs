@@ -75,7 +75,7 @@ fn options(config: &Config, located: &Located) -> LocalOptions {
         },
         kv: kv(config, KvType::F16),
         context: config.settings.ctx,
-        format: located.entry.and_then(|entry| ChatFormat::from_name(&entry.format)),
+        format: located.entry.and_then(|entry| entry.format.parse::<ChatFormat>().ok()),
         sampling,
     }
 }

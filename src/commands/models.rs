@@ -187,6 +187,8 @@ fn remove(name: &str, config: &Config) -> CommandResult {
 struct Progress {
     bar: Option<ProgressBar>,
     last_line: Option<Instant>,
+    /// The last figure told was the whole file.
+    whole: bool,
 }
 
 /// Between two plain lines.
@@ -204,7 +206,7 @@ impl Progress {
             }
             bar
         });
-        Self { bar, last_line: None }
+        Self { bar, last_line: None, whole: false }
     }
 
     fn show(&mut self, progress: PullProgress) {
@@ -221,7 +223,9 @@ impl Progress {
                     bar.set_position(done);
                 }
                 None => {
-                    if self.last_line.is_none_or(|t| t.elapsed() >= LINE_EVERY) || total == Some(done) {
+                    let whole =
+                        total == Some(done) && !std::mem::replace(&mut self.whole, total == Some(done));
+                    if whole || self.last_line.is_none_or(|t| t.elapsed() >= LINE_EVERY) {
                         self.last_line = Some(Instant::now());
                         let of = total.map(|t| format!(" of {}", hub::human(t))).unwrap_or_default();
                         eprintln!("{}{of}", hub::human(done));

@@ -208,18 +208,23 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, c)| c)
 }
 
-/// Levenshtein distance, a row at a time.
+/// Edits that turn `a` into `b`; two neighbours in the wrong order are one edit.
 fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    let mut two_above = above.clone();
+    let mut previous = None;
     for (i, ca) in a.chars().take(200).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+        let mut row = vec![i + 1];
         for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
+            let mut best = (above[j] + usize::from(ca != *cb)).min(above[j + 1] + 1).min(row[j] + 1);
+            if j > 0 && previous == Some(*cb) && b[j - 1] == ca {
+                best = best.min(two_above[j - 1] + 1);
+            }
+            row.push(best);
         }
+        two_above = std::mem::replace(&mut above, row);
+        previous = Some(ca);
     }
-    row.last().copied().unwrap_or(0)
+    above.last().copied().unwrap_or(0)
 }

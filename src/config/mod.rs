@@ -141,7 +141,10 @@ impl Config {
             let origin = origin(path.to_path_buf(), line_of(&text, key.span().start));
             let raw = match value.get_ref() {
                 DeValue::String(s) => Raw::Text(s.as_ref()),
-                DeValue::Integer(i) => Raw::Number(i.to_string()),
+                DeValue::Integer(i) => Raw::Number(match i64::from_str_radix(i.as_str(), i.radix()) {
+                    Ok(n) => n.to_string(),
+                    Err(_) => i.to_string(),
+                }),
                 DeValue::Float(x) => Raw::Number(x.to_string()),
                 DeValue::Boolean(b) => Raw::Other(if *b { "true" } else { "false" }),
                 _ => Raw::Other("a table, list or date"),

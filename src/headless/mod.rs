@@ -134,8 +134,10 @@ pub fn run(
     let _ = ops.send(Op::Quit);
     result.duration = options.started.elapsed();
     let written = view.end(&result, streams).and_then(|()| streams.out.flush());
-    result.write_error =
-        written.err().filter(|error| error.kind() != io::ErrorKind::BrokenPipe).map(|error| error.to_string());
+    result.write_error = written
+        .err()
+        .filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+        .map(|error| error.to_string());
     result
 }
 

@@ -36,7 +36,8 @@ impl Text {
             quiet: options.quiet,
             screen: screen && !options.quiet,
             stream_err: !screen && options.stderr_is_terminal && !options.quiet,
-            colour: options.stderr_is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            colour: options.stderr_is_terminal
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             bar: None,
             bars: options.stderr_is_terminal && !options.quiet,
             open_line: false,
@@ -174,7 +175,9 @@ impl View for Text {
     fn event(&mut self, event: &Event, streams: &mut Streams<'_>) -> io::Result<()> {
         if self.quiet {
             return match event {
-                Event::Error { message, .. } => self.line(streams, &format!("qwright: {}", escape_for_terminal(message))),
+                Event::Error { message, .. } => {
+                    self.line(streams, &format!("qwright: {}", escape_for_terminal(message)))
+                }
                 _ => Ok(()),
             };
         }
@@ -225,7 +228,8 @@ impl View for Text {
         let ending = result.ending();
         if let Some(outcome) = &result.outcome {
             for denial in &outcome.denials {
-                let text = format!("denied: {} ({})", escape_line(&denial.summary), escape_line(&denial.reason));
+                let text =
+                    format!("denied: {} ({})", escape_line(&denial.summary), escape_line(&denial.reason));
                 let _ = writeln!(streams.err, "{}", self.style("33", &text));
             }
             if !self.quiet {

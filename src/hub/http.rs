@@ -200,7 +200,7 @@ impl Client {
                 format!("no connection within {} s", seconds(self.timeouts.connect))
             }
             Timeout(_) => format!("silent for {} s", seconds(self.timeouts.silence)),
-            HostNotFound => "its name cannot be resolved (no network?)".into(),
+            HostNotFound => NO_SUCH_HOST.into(),
             ConnectionFailed => "no connection".into(),
             Io(e) => io_message(e),
             other => other.to_string(),
@@ -223,7 +223,13 @@ impl Client {
     }
 }
 
+const NO_SUCH_HOST: &str = "its name cannot be resolved (no network?)";
+
 fn io_message(error: &std::io::Error) -> String {
+    // The resolver's failures have no kind of their own.
+    if error.to_string().starts_with("failed to lookup address") {
+        return NO_SUCH_HOST.into();
+    }
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
         std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::UnexpectedEof => {

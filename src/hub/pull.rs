@@ -210,7 +210,7 @@ impl Job<'_> {
             return Err(HubError::Sources { file: name, failures });
         }
         let host = self.options.endpoint.host();
-        match self.from_hub(&host) {
+        match self.hub_source(&host) {
             Ok(()) => return Ok(()),
             Err(Fault::Fatal(e)) => return Err(e),
             Err(Fault::Source(problem)) => {
@@ -260,7 +260,7 @@ impl Job<'_> {
         if self.cancel.load(Ordering::Relaxed) { Err(HubError::Cancelled) } else { Ok(()) }
     }
 
-    fn from_hub(&mut self, host: &str) -> Result<(), Fault> {
+    fn hub_source(&mut self, host: &str) -> Result<(), Fault> {
         self.announce(host);
         let client = Client::new(self.options.timeouts);
         let cancel = self.cancel;
@@ -286,7 +286,10 @@ impl Job<'_> {
             tries_without_gain = if part.len > before { 0 } else { tries_without_gain + 1 };
             let allowed = if again.passing { 2 } else { 0 };
             if tries_without_gain > allowed {
-                part.keep(self)?;
+                match part.len {
+                    0 => part.discard()?,
+                    _ => part.keep(self)?,
+                }
                 return Err(Fault::Source(self.with_what_is_kept(again.message, part.len)));
             }
             self.report(PullProgress::Note(format!("{}; going on from {}", again.message, human(part.len))));

@@ -33,7 +33,7 @@ pub fn members(archive: &mut (impl Read + Seek), wanted: impl Fn(&str) -> bool) 
     let mut tail = vec![0; window as usize];
     archive.read_exact(&mut tail)?;
     let end = tail.windows(4).rposition(|w| w == END).ok_or_else(|| bad("has no end record"))?;
-    let end = Fields(tail.get(end..).unwrap_or_default());
+    let end = Fields(tail.get(end..).filter(|e| e.len() >= 22).ok_or_else(|| bad("is cut off"))?);
     let (count, size, start) = (end.u16(10)?, u64::from(end.u32(12)?), u64::from(end.u32(16)?));
     if size > MAX_DIRECTORY || start.checked_add(size).is_none_or(|e| e > len) {
         return Err(bad("has a directory that lies outside of it"));

@@ -66,9 +66,17 @@ impl LocalModel {
         let tokenizer = Tokenizer::from_gguf(engine.gguf()).map_err(broken)?;
         let gguf = engine.gguf();
         let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
-        let format = options.format.unwrap_or_else(|| {
-            ChatFormat::detect(gguf.str("tokenizer.chat_template"), gguf.str("general.name").unwrap_or(&stem))
-        });
+        let name = gguf.str("general.name").unwrap_or(&stem);
+        let known = options.format.or_else(|| ChatFormat::detect(gguf.str("tokenizer.chat_template"), name));
+        let Some(format) = known else {
+            return Err(ModelError::Unavailable {
+                message: format!(
+                    "{}: its chat template is none of the formats this agent speaks",
+                    path.display()
+                ),
+                hint: "use a Qwen2, Qwen2.5 or Qwen3 instruct model (qwright models list)".into(),
+            });
+        };
         let billions = gguf.tensors().iter().map(|t| t.len() as f64).sum::<f64>() / 1e9;
         let own = engine.config.context;
         let context = options.context.unwrap_or(own.min(DEFAULT_CONTEXT));

@@ -68,7 +68,8 @@ impl ScriptedModel {
             match value {
                 Value::String(text) => turns.push(ScriptedTurn { text, ..ScriptedTurn::default() }),
                 Value::Object(mut object) if object.contains_key("model") => {
-                    settings = serde_json::from_value(object.remove("model").unwrap_or_default()).map_err(wrong)?;
+                    settings =
+                        serde_json::from_value(object.remove("model").unwrap_or_default()).map_err(wrong)?;
                 }
                 other => turns.push(serde_json::from_value(other).map_err(wrong)?),
             }
@@ -80,8 +81,12 @@ impl ScriptedModel {
             "thinking" => ChatFormat::Thinking,
             other => return Err(format!("`{other}` is no chat format")),
         };
-        let info =
-            ModelInfo { name: "scripted".into(), context: settings.context, format, billions: settings.billions };
+        let info = ModelInfo {
+            name: "scripted".into(),
+            context: settings.context,
+            format,
+            billions: settings.billions,
+        };
         Ok(Self::new(info, turns))
     }
 

@@ -111,7 +111,7 @@ impl Registry {
         registry.add(grep_search::GrepSearch::new);
         registry.add(edit::EditFile::new);
         registry.add(write_file::WriteFile::new);
-        registry.add(run_shell_command::RunShellCommand::new);
+        registry.add(run_shell_command::RunShell::new);
         registry.add(todo_write::TodoWrite::new);
         registry.add(git_status::GitStatus::new);
         registry.add(git_diff::GitDiff::new);

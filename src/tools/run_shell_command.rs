@@ -13,17 +13,17 @@ const MAX_TIMEOUT: usize = 3600;
 /// Qwen's own agent counts in milliseconds, and models remember that: nobody waits this many seconds.
 const SURELY_MILLISECONDS: usize = 10_000;
 
-pub struct RunShellCommand {
+pub struct RunShell {
     spec: ToolSpec,
 }
 
-impl RunShellCommand {
+impl RunShell {
     pub fn new() -> Option<Self> {
         Some(Self { spec: super::parse_spec(include_str!("../../tools/run_shell_command.json"))? })
     }
 }
 
-impl Tool for RunShellCommand {
+impl Tool for RunShell {
     fn spec(&self) -> &ToolSpec {
         &self.spec
     }

@@ -72,7 +72,16 @@ impl Workspace {
             .context_lines(3);
         // A path that is gone from disk is still one whose diff can be asked for.
         let asked = match path {
-            Some(path) => self.guard.directory(path)?.relative(),
+            Some(path) => {
+                let location = self.guard.directory(path)?;
+                if !location.is_in_first_root() {
+                    return Err(WorkspaceError::Refused(format!(
+                        "{path} is not beneath {}, whose repository is shown",
+                        self.root().display()
+                    )));
+                }
+                location.relative()
+            }
             None => PathBuf::new(),
         };
         let beneath = place.prefix.join(asked);

@@ -34,6 +34,11 @@ impl Location {
         self.names.is_empty()
     }
 
+    /// Beneath the first root, where relative paths start.
+    pub fn is_in_first_root(&self) -> bool {
+        self.root == 0
+    }
+
     /// Relative to its root.
     pub fn relative(&self) -> PathBuf {
         self.names.iter().collect()

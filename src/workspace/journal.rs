@@ -180,7 +180,7 @@ impl Workspace {
         Some((bytes, stat.st_mode))
     }
 
-    fn remove_directory_if_empty(&self, location: &Location) {
+    pub(super) fn remove_directory_if_empty(&self, location: &Location) {
         if let (Ok((parent, _)), Ok(name)) = (self.guard.make_parent(location), self.guard.name(location)) {
             let _ = rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR);
         }

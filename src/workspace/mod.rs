@@ -32,7 +32,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use write::{Expected, Hash, WriteError};
 
 /// Files up to this size are read whole and can be edited.
-const MAX_WHOLE: u64 = 32 * 1024 * 1024;
+const MAX_WHOLE: u64 = 16 * 1024 * 1024;
 /// What is read of larger ones.
 const HUGE_HEAD: usize = 64 * 1024;
 const HUGE_TAIL: usize = 16 * 1024;
@@ -84,6 +84,8 @@ pub struct Plan {
     location: Location,
     before: Option<Existing>,
     after: Vec<u8>,
+    /// The model wrote all of `after`.
+    whole: bool,
     /// As the model should name it.
     pub path: String,
     /// Unified diff, empty where nothing changes.
@@ -112,10 +114,17 @@ pub struct Workspace {
     state: Mutex<State>,
 }
 
+/// A file as the model, or the user who approved a plan, last knew it.
+#[derive(Clone, Copy)]
+struct Seen {
+    hash: Hash,
+    /// The model has read it, or written all of it: it may replace it as a whole.
+    read: bool,
+}
+
 #[derive(Default)]
 struct State {
-    /// What each file was when the model last saw or wrote it.
-    seen: HashMap<Location, Hash>,
+    seen: HashMap<Location, Seen>,
     journal: Journal,
 }
 
@@ -144,7 +153,8 @@ impl Workspace {
             return Ok(FileRead { content: ends_of(file, &path)?, path, size });
         }
         let bytes = read_whole(file, &path)?;
-        self.state().seen.insert(location, write::hash(&bytes));
+        let hash = write::hash(&bytes);
+        self.state().seen.insert(location, Seen { hash, read: true });
         let content = match Content::of(&bytes) {
             Content::Text(text) => ReadContent::Text(text),
             Content::Binary(kind) => ReadContent::Binary(kind),
@@ -178,8 +188,17 @@ impl Workspace {
         let edited = edit::apply(&text.text, edit)
             .map_err(|error| WorkspaceError::Unmatched(error.explain(&shown)))?;
         let after = text.bytes_with(&edited.text);
+        // A plan may be shown to the user: what is approved is what will be changed.
+        let seen = Seen { hash: write::hash(&before.bytes), read: false };
+        self.state().seen.entry(location.clone()).or_insert(seen);
         let plan = self.plan(location, Some(before), after);
-        Ok(Plan { replaced: edited.replaced, line: edited.line, bridged: edited.bridged, ..plan })
+        Ok(Plan {
+            whole: false,
+            replaced: edited.replaced,
+            line: edited.line,
+            bridged: edited.bridged,
+            ..plan
+        })
     }
 
     /// Works out a whole new text for a file. An existing file keeps its BOM and line endings, and must have been
@@ -191,7 +210,8 @@ impl Workspace {
             return Ok(self.plan(location, None, content.as_bytes().to_vec()));
         };
         let shown = self.guard.display(&location);
-        if !before.bytes.is_empty() && !self.state().seen.contains_key(&location) {
+        let read = self.state().seen.get(&location).is_some_and(|seen| seen.read);
+        if !before.bytes.is_empty() && !read {
             return Err(WorkspaceError::Stale(format!(
                 "{shown} exists and was not read yet; read it with read_file first, or change part of it with edit"
             )));
@@ -222,10 +242,15 @@ impl Workspace {
             None => Expected::Absent,
         };
         let like = plan.before.as_ref().map(|before| &before.stat);
-        write::replace(&directory, name, &plan.after, like, expected)
-            .map_err(|error| write_error(&plan.path, error))?;
+        if let Err(error) = write::replace(&directory, name, &plan.after, like, expected) {
+            for made in made.iter().rev() {
+                self.remove_directory_if_empty(made);
+            }
+            return Err(write_error(&plan.path, error));
+        }
         let after = write::hash(&plan.after);
-        state.seen.insert(plan.location.clone(), after);
+        let read = plan.whole || state.seen.get(&plan.location).is_some_and(|seen| seen.read);
+        state.seen.insert(plan.location.clone(), Seen { hash: after, read });
         state.journal.record(Entry {
             location: plan.location.clone(),
             before: plan.before.as_ref().map(|before| (before.bytes.clone(), before.stat.st_mode)),
@@ -283,14 +308,11 @@ impl Workspace {
     }
 
     fn check_fresh(&self, location: &Location, before: &Existing, path: &str) -> Result<(), WorkspaceError> {
-        let now = write::hash(&before.bytes);
-        let mut state = self.state();
-        // A plan that is shown to the user counts as seen: what is approved is what will be changed.
-        match state.seen.entry(location.clone()).or_insert(now) {
-            seen if *seen == now => Ok(()),
-            _ => Err(WorkspaceError::Stale(format!(
+        match self.state().seen.get(location) {
+            Some(seen) if seen.hash != write::hash(&before.bytes) => Err(WorkspaceError::Stale(format!(
                 "{path} was changed by someone else since you read it; read it again with read_file, then repeat the change"
             ))),
+            _ => Ok(()),
         }
     }
 
@@ -301,7 +323,18 @@ impl Workspace {
             diff::Sides { before: before.as_ref().map(|before| &*before.bytes), after: Some(&after), mode };
         let diff = diff::unified(&path, sides);
         let creates = before.is_none();
-        Plan { location, before, after, path, diff, replaced: 0, line: 1, bridged: None, creates }
+        Plan {
+            location,
+            before,
+            after,
+            whole: true,
+            path,
+            diff,
+            replaced: 0,
+            line: 1,
+            bridged: None,
+            creates,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

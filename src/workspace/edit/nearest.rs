@@ -4,8 +4,8 @@
 use super::Nearest;
 use std::collections::HashMap;
 
-/// Below this share of common letter pairs two lines have nothing to do with each other.
-const ALIKE: f64 = 0.5;
+/// Below this two texts have nothing to do with each other: half of the letter pairs in common, cubed.
+const ALIKE: f64 = 0.125;
 /// Lines of the answer; more only costs context.
 const MAX_LINES: usize = 20;
 /// Comparing costs lines times lines: the most telling lines of a long `old_string` are enough.
@@ -31,7 +31,8 @@ pub(super) fn find(text: &str, old: &str) -> Option<Nearest> {
         let own = Pairs::of(line);
         for (at, pairs) in &compared {
             if let Some(score) = index.checked_sub(*at).and_then(|start| scores.get_mut(start)) {
-                *score += pairs.alike(&own) * f64::from(pairs.total) / weight;
+                // Cubed: one line that is the same says more than several that are somewhat alike.
+                *score += pairs.alike(&own).powi(3) * f64::from(pairs.total) / weight;
             }
         }
     }
