@@ -1,4 +1,4 @@
-//! What helps small models at the end of a turn: three rules, each at most once a turn, over plain facts. A small
+//! What helps small models at the end of a turn: three rules, each a few times a turn at most, over plain facts. A small
 //! model often *shows* a change instead of making it, or stops before the test it was asked to run. Pure.
 
 /// What the user's words ask for, read once a turn.
@@ -7,6 +7,8 @@ pub struct Wish {
     pub kind: Kind,
     /// A command or test the request names.
     pub check: Option<String>,
+    /// The check as a command line, where the request names one.
+    pub command: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +20,10 @@ pub enum Kind {
 
 impl Wish {
     pub fn of(request: &str) -> Self {
-        Self { kind: kind(request), check: named_check(request) }
+        let check = named_check(request);
+        let command =
+            check.as_deref().and_then(|check| check.strip_prefix('`')?.strip_suffix('`')).map(Into::into);
+        Self { kind: kind(request), check, command }
     }
 }
 
@@ -42,6 +47,14 @@ pub enum Nudge {
 }
 
 impl Nudge {
+    /// How often in a turn. A failing check is worth several tries: each edit is another guess, and the check decides.
+    pub fn most(self) -> usize {
+        match self {
+            Self::NothingChanged | Self::NotChecked => 3,
+            Self::CheckFailed => 6,
+        }
+    }
+
     /// The name of its wording in `prompts/notes.md`.
     pub fn note(self) -> &'static str {
         match self {

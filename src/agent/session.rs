@@ -228,7 +228,7 @@ impl Session {
 
     fn carry_out(&mut self, effect: Effect) -> Input {
         match effect {
-            Effect::CallModel { max_tokens } => self.call_model(max_tokens),
+            Effect::CallModel { max_tokens, must_call } => self.call_model(max_tokens, must_call),
             Effect::Judge { call } => self.judge(&call),
             Effect::AskApproval { id, call, access, summary, reason } => {
                 let preview = self
@@ -243,7 +243,7 @@ impl Session {
         }
     }
 
-    fn call_model(&mut self, max_tokens: Option<usize>) -> Input {
+    fn call_model(&mut self, max_tokens: Option<usize>, must_call: Option<&'static str>) -> Input {
         let context = self.model.info().context;
         let needed = self.model.count_history(&self.history, &self.specs);
         let room = context.saturating_sub(needed);
@@ -260,6 +260,7 @@ impl Session {
                 temperature: self.options.temperature,
                 max_tokens: most,
             },
+            must_call,
             cancel: &self.cancel,
         };
         let events = &self.events;

@@ -4,13 +4,17 @@
 //! tool) or with `Finish`; the session carries it out and feeds back what came of it.
 
 use super::approval::Verdict;
-use super::nudge::{self, Facts, Nudge, Wish};
+use super::nudge::{self, Facts, Kind, Nudge, Wish};
 use super::prompts::note;
 use super::protocol::{Access, Decision, Denial, Ending, Event, Limit, TurnOutcome, Usage};
 use crate::chat::{self, Message, Role, ToolCall, ToolSpec};
 use crate::model::{Generated, ModelError, StopReason};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+
+/// The tools that the turn itself may call for.
+const SHELL: &str = "run_shell_command";
+const EDIT: &str = "edit";
 
 /// The same call with the same result so often in a row ends the turn.
 const SAME_CALL_STOPS: usize = 5;
@@ -84,6 +88,8 @@ pub enum Effect {
     Emit(Event),
     CallModel {
         max_tokens: Option<usize>,
+        /// A tool the answer must call (a nudge that words alone did not achieve).
+        must_call: Option<&'static str>,
     },
     Judge {
         call: ToolCall,
@@ -136,6 +142,8 @@ pub struct Turn {
     cut_off: usize,
     empty: usize,
     nudged: Vec<Nudge>,
+    /// What the next answer must call.
+    must_call: Option<&'static str>,
     changed: bool,
     /// Since the last change: whether the last command succeeded.
     last_run: Option<bool>,
@@ -164,6 +172,7 @@ impl Turn {
             cut_off: 0,
             empty: 0,
             nudged: Vec::new(),
+            must_call: None,
             changed: false,
             last_run: None,
             denied_last: false,
@@ -181,7 +190,10 @@ impl Turn {
         match (std::mem::replace(&mut self.state, State::Finished), input) {
             (State::Finished, _) => {}
             (state, Input::Stopped { why, partial }) => self.stopped(state, why, partial, &mut effects),
-            (State::New, Input::Start) => self.call_model(&mut effects),
+            (State::New, Input::Start) => match self.first_check() {
+                Some(command) => self.own_call(command, &mut effects),
+                None => self.call_model(&mut effects),
+            },
             (State::Generating, Input::Generated(generated)) => self.generated(generated, &mut effects),
             (State::Generating, Input::ModelFailed(error)) => {
                 let ending = match error {
@@ -226,7 +238,35 @@ impl Turn {
         }
         self.called = false;
         self.state = State::Generating;
-        effects.push(Effect::CallModel { max_tokens: left });
+        effects.push(Effect::CallModel { max_tokens: left, must_call: self.must_call.take() });
+    }
+
+    fn offers(&self, tool: &str) -> bool {
+        self.tools.iter().any(|spec| spec.name == tool)
+    }
+
+    /// The command the request names, where commands can be called for.
+    fn command(&self) -> Option<String> {
+        let command = self.wish.command.clone();
+        command.filter(|_| self.offers(SHELL))
+    }
+
+    /// A small model asked to mend what a named command shows does best with that command's output before it.
+    fn first_check(&self) -> Option<String> {
+        let wanted = self.rules.small && self.wish.kind == Kind::Change;
+        self.command().filter(|_| wanted)
+    }
+
+    /// A command that the turn itself calls for, as the model would: it is judged, run and told like any call.
+    fn own_call(&mut self, command: String, effects: &mut Vec<Effect>) {
+        let arguments = [("command".to_string(), command.into())].into_iter().collect();
+        let call = ToolCall { name: SHELL.into(), arguments };
+        let mut message = Message::new(Role::Assistant, "");
+        message.tool_calls.push(call.clone());
+        effects.push(Effect::Append(message));
+        self.queue.push_back(call);
+        self.called = true;
+        self.next(effects);
     }
 
     fn generated(&mut self, generated: Generated, effects: &mut Vec<Effect>) {
@@ -339,10 +379,18 @@ impl Turn {
                 last_run: self.last_run,
                 denied: !self.denials.is_empty(),
             };
-            if let Some(nudge) = nudge::nudge(facts).filter(|nudge| !self.nudged.contains(nudge)) {
+            let due =
+                |nudge: &Nudge| self.nudged.iter().filter(|earlier| *earlier == nudge).count() < nudge.most();
+            if let Some(nudge) = nudge::nudge(facts).filter(due) {
+                self.nudged.push(nudge);
+                if let (Nudge::NotChecked, Some(command)) = (nudge, self.command()) {
+                    return self.own_call(command, effects);
+                }
+                if nudge != Nudge::NotChecked {
+                    self.must_call = Some(EDIT).filter(|name| self.offers(name));
+                }
                 let check = self.wish.check.as_deref().unwrap_or_default();
                 self.notes.push(note(nudge.note(), &[("check", check)]));
-                self.nudged.push(nudge);
                 return self.call_model(effects);
             }
         }

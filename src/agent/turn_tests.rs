@@ -34,7 +34,10 @@ fn rules() -> Rules {
 
 fn turn(rules: Rules) -> Turn {
     let mut turn = Turn::new("Fix it", tools(), rules);
-    assert_eq!(turn.handle(Input::Start), [Effect::CallModel { max_tokens: turn.rules.max_tokens }]);
+    assert_eq!(
+        turn.handle(Input::Start),
+        [Effect::CallModel { max_tokens: turn.rules.max_tokens, must_call: None }]
+    );
     turn
 }
 

@@ -235,6 +235,19 @@ impl ChatFormat {
         vec![Segment::Template(END_OF_TURN.into())]
     }
 
+    /// The text with which a call of `tool` opens, up to the value of its first parameter: given to the model as the
+    /// start of its answer, it must call, and must give that parameter.
+    pub fn call_opening(self, tool: &str, parameter: &str) -> Vec<Segment> {
+        let (before, between, after) = if self.is_xml() {
+            ("<tool_call>\n<function=", ">\n<parameter=", ">\n")
+        } else {
+            ("<tool_call>\n{\"name\": \"", "\", \"arguments\": {\"", "\": \"")
+        };
+        let template = |text: &str| Segment::Template(text.into());
+        let content = |text: &str| Segment::Content(text.into());
+        vec![template(before), content(tool), template(between), content(parameter), template(after)]
+    }
+
     /// Opens the turn that the model is to generate.
     pub fn generation_prompt(self) -> &'static str {
         if self.opens_think() { "<|im_start|>assistant\n<think>\n" } else { "<|im_start|>assistant\n" }

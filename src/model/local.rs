@@ -147,6 +147,7 @@ impl LocalModel {
     fn decode(
         &mut self,
         request: &Request<'_>,
+        opening: &str,
         mut logits: Vec<f32>,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<(ToolCallParser, StopReason, usize), ModelError> {
@@ -158,6 +159,7 @@ impl LocalModel {
         let mut sampler = Sampler::new(params, logits.len());
         let opened_think = self.info.format == ChatFormat::Thinking;
         let mut parser = ToolCallParser::new(self.info.format, request.tools, opened_think);
+        parser.push(opening).into_iter().for_each(|event| emit(event, on_event));
         let mut utf8 = Utf8Stream::default();
         let mut tail = Tail::default();
         let start = self.sequence.tokens().len();
@@ -234,7 +236,18 @@ impl Model for LocalModel {
         request: Request<'_>,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Generated, ModelError> {
-        let (kept, new) = self.plan(request.messages, request.tools);
+        let (kept, mut new) = self.plan(request.messages, request.tools);
+        let first = request.must_call.and_then(|tool| {
+            let spec = request.tools.iter().find(|spec| spec.name == tool)?;
+            Some((tool, spec.parameters.get("required")?.get(0)?.as_str()?))
+        });
+        let opening = match first {
+            Some((tool, parameter)) if !self.info.format.opens_think() => {
+                self.info.format.call_opening(tool, parameter)
+            }
+            _ => Vec::new(),
+        };
+        new.extend(self.encode(&opening));
         let prompt = kept + new.len();
         if prompt + 1 > self.sequence.capacity() {
             return Err(ModelError::ContextFull { needed: prompt + 1, limit: self.sequence.capacity() });
@@ -268,7 +281,8 @@ impl Model for LocalModel {
             done += piece.len() as u64;
             on_event(ModelEvent::Progress { phase: "prefill", done, total });
         }
-        let (parser, stop, completion) = self.decode(&request, logits, on_event)?;
+        let opening = crate::chat::format::text(&opening);
+        let (parser, stop, completion) = self.decode(&request, &opening, logits, on_event)?;
         let (events, parsed) = parser.finish();
         events.into_iter().for_each(|event| emit(event, on_event));
         let usage = Usage { prompt, cached: kept, prefilled: new.len(), completion, repeated };

@@ -31,6 +31,9 @@ pub struct Request<'a> {
     pub messages: &'a [Message],
     pub tools: &'a [ToolSpec],
     pub sampling: Sampling,
+    /// A tool the answer must call: its opening is given to the model as the answer's first words. A model that
+    /// thinks before it answers, or that we do not sample ourselves, may leave it aside.
+    pub must_call: Option<&'a str>,
     pub cancel: &'a AtomicBool,
 }
 

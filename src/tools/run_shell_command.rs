@@ -46,6 +46,8 @@ impl Tool for RunShell {
             return Err(ToolError::ToModel("the command is empty; give a command to run".into()));
         }
         let directory = match arguments::optional_text(NAME, arguments, "directory")? {
+            // Models name the workspace itself by the name they were told; there is no such folder inside.
+            Some(directory) if context.workspace.is_own_name(directory) => None,
             Some(directory) => Some(context.workspace.directory(directory)?),
             None => None,
         };

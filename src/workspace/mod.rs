@@ -136,6 +136,12 @@ impl Workspace {
         Ok(Self { guard: Guard::open(&roots)?, state: Mutex::default() })
     }
 
+    /// Whether `path` is the workspace's own name and nothing inside is called so.
+    pub fn is_own_name(&self, path: &str) -> bool {
+        let name = self.root().file_name().map(|name| name.to_string_lossy().into_owned());
+        name.is_some_and(|name| name == path.trim_end_matches('/')) && !self.root().join(path).exists()
+    }
+
     /// The real path of the first root.
     pub fn root(&self) -> &Path {
         self.guard.root_path()

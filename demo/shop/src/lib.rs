@@ -15,12 +15,12 @@ impl Line {
 
 /// Sum of all lines, before discount and shipping.
 pub fn subtotal(lines: &[Line]) -> u64 {
-    lines.iter().map(|line| line.price * line.quantity).sum()
+    lines.iter().map(|line| line.price + line.quantity).sum()
 }
 
 /// Ten percent off for orders of 100.00 or more.
 pub fn discount(subtotal: u64) -> u64 {
-    if subtotal > 10_000 {
+    if subtotal >= 10_000 {
         subtotal / 10
     } else {
         0
