@@ -178,7 +178,8 @@ impl Running {
 #[test]
 fn a_question_is_answered_from_a_file() {
     let project = Project::new();
-    let outcome = project.run("What does src/add.sh do?", vec![read_add(), says("It subtracts (src/add.sh).")]);
+    let outcome =
+        project.run("What does src/add.sh do?", vec![read_add(), says("It subtracts (src/add.sh).")]);
     assert_eq!((&outcome.ending, outcome.answer.as_str()), (&Ending::Done, "It subtracts (src/add.sh)."));
     assert_eq!((outcome.model_calls, outcome.tool_calls, outcome.diff.as_str()), (2, 1, ""));
     assert_eq!(outcome.usage.repeated, 0, "the prompt only grows");
@@ -188,7 +189,9 @@ fn a_question_is_answered_from_a_file() {
     assert_eq!(roles, [Role::System, Role::User, Role::Assistant, Role::Tool, Role::Assistant]);
     assert_eq!(history[3].content.trim_end(), "echo $(($1 - $2))");
     let first = &history[1].content;
-    for part in ["AGENTS.md\ncheck.sh\nsrc/add.sh", "Shell only, no Python.", "Mode: auto-edit", "Request: What does"] {
+    for part in
+        ["AGENTS.md\ncheck.sh\nsrc/add.sh", "Shell only, no Python.", "Mode: auto-edit", "Request: What does"]
+    {
         assert!(first.contains(part), "{part} is not in {first}");
     }
     assert!(!history[0].content.contains("Shell only"), "the system message is the same everywhere");
@@ -210,7 +213,8 @@ fn a_bug_is_fixed_with_an_edit_and_a_command() {
 #[test]
 fn several_calls_in_one_answer_run_in_order() {
     let project = Project::new();
-    let edit = call("edit", &[("file_path", "src/add.sh"), ("old_string", "$1 - $2"), ("new_string", "$1 + $2")]);
+    let edit =
+        call("edit", &[("file_path", "src/add.sh"), ("old_string", "$1 - $2"), ("new_string", "$1 + $2")]);
     let missing = call("read_file", &[("file_path", "nothing.sh")]);
     let check = call("run_shell_command", &[("command", "sh check.sh")]);
     let all = says(&format!("{missing}\n{edit}\n{check}"));
@@ -229,7 +233,10 @@ fn what_a_mode_forbids_is_denied_recorded_and_leaves_the_file() {
         let outcome = project.run("Fix it", vec![read_add(), fix_add(), says("I may not edit.")]);
         assert_eq!(outcome.ending, Ending::Denied, "{mode:?}");
         assert_eq!(outcome.denials.len(), 1);
-        assert_eq!((outcome.denials[0].tool.as_str(), outcome.denials[0].summary.as_str()), ("edit", "edit src/add.sh"));
+        assert_eq!(
+            (outcome.denials[0].tool.as_str(), outcome.denials[0].summary.as_str()),
+            ("edit", "edit src/add.sh")
+        );
         assert!(project.text("src/add.sh").contains('-'));
         assert!(project.told()[1].starts_with("Error: not allowed: "), "{:?}", project.told());
     }
@@ -292,7 +299,11 @@ fn wrong_calls_go_back_with_what_is_right() {
     ];
     project.run("Fix it", turns);
     let told = project.told();
-    assert!(told[0].contains("old_string") && told[0].contains("Valid form: edit(file_path: string"), "{}", told[0]);
+    assert!(
+        told[0].contains("old_string") && told[0].contains("Valid form: edit(file_path: string"),
+        "{}",
+        told[0]
+    );
     assert!(told[1].starts_with("Error: ") && told[1].contains("src/add.sh"), "{}", told[1]);
 }
 
@@ -311,8 +322,10 @@ fn going_in_circles_stops_the_turn() {
 fn a_write_that_was_cut_off_is_not_run() {
     let project = Project::new();
     let whole = call("write_file", &[("file_path", "big.txt"), ("content", "one\ntwo\nthree")]);
-    let cut = ScriptedTurn { text: whole[..whole.len() - 40].into(), length: true, ..ScriptedTurn::default() };
-    let turns = vec![cut, calls("write_file", &[("file_path", "big.txt"), ("content", "one")]), says("Done.")];
+    let cut =
+        ScriptedTurn { text: whole[..whole.len() - 40].into(), length: true, ..ScriptedTurn::default() };
+    let turns =
+        vec![cut, calls("write_file", &[("file_path", "big.txt"), ("content", "one")]), says("Done.")];
     let outcome = project.run("Write big.txt", turns);
     assert_eq!((outcome.ending, outcome.tool_calls), (Ending::Done, 1));
     assert!(project.told()[0].contains("was not run. Split the work"), "{:?}", project.told());
@@ -360,7 +373,10 @@ fn a_front_end_that_goes_away_ends_the_session() {
     ops.send(Op::Submit { text: "One".into() }).unwrap();
     drop(ops);
     while events.recv_timeout(Duration::from_secs(60)).is_ok() {}
-    assert!(matches!(events.recv_timeout(Duration::ZERO), Err(std::sync::mpsc::RecvTimeoutError::Disconnected)));
+    assert!(matches!(
+        events.recv_timeout(Duration::ZERO),
+        Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
+    ));
 }
 
 #[test]
@@ -492,7 +508,8 @@ fn the_promise_on_the_size_of_prompt_and_tools_holds() {
         .iter()
         .map(|spec| serde_json::to_string(spec).unwrap().len())
         .sum();
-    let prompt = std::fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join("prompts/system.md")).unwrap().len();
+    let prompt =
+        std::fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join("prompts/system.md")).unwrap().len();
     // Four bytes a token is what this text has; the exact count is asserted where a tokenizer is at hand.
     assert!((tools + prompt as usize) / 4 < 2000, "{tools} + {prompt} bytes");
 }

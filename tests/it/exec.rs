@@ -88,7 +88,14 @@ fn text_the_answer_on_stdout_and_the_rest_on_stderr() {
     assert_code(&output, 0);
     assert_eq!(out(&output), "It says hello now.\n");
     let err = err(&output);
-    for part in ["-> edit greet.sh", "-echo helo", "+echo hello", "-> run sh greet.sh", "exit code 0", "sandbox: none"] {
+    for part in [
+        "-> edit greet.sh",
+        "-echo helo",
+        "+echo hello",
+        "-> run sh greet.sh",
+        "exit code 0",
+        "sandbox: none",
+    ] {
         assert!(err.contains(part), "{part} is not in {err}");
     }
     assert_eq!(std::fs::read_to_string(project.files.path().join("greet.sh")).unwrap(), "echo hello\n");
@@ -137,7 +144,12 @@ fn every_ending_has_its_exit_code() {
         (vec![], vec!["--temperature", "9", "Hi"], 2, "error_usage"),
         (vec![], vec!["-C", "no/such/directory", "Hi"], 2, "error_usage"),
         (vec![], vec![""], 2, "error_usage"),
-        (fix()[..1].iter().cloned().chain([json!("No.")]).collect(), vec!["--approval-mode", "plan", "Fix"], 3, "error_denied"),
+        (
+            fix()[..1].iter().cloned().chain([json!("No.")]).collect(),
+            vec!["--approval-mode", "plan", "Fix"],
+            3,
+            "error_denied",
+        ),
         (vec![], vec!["--sandbox", "reduced", "Hi"], 4, "error_sandbox"),
         (vec![read()], vec!["--max-turns", "1", "Read"], 5, "error_max_turns"),
         (vec![read()], vec!["--max-tool-calls", "0", "Read"], 5, "error_max_tool_calls"),
@@ -160,7 +172,10 @@ fn every_ending_has_its_exit_code() {
         let output = command.args(&arguments).output().unwrap();
         assert_code(&output, code);
         let object = object(&output);
-        assert_eq!((object["subtype"].as_str(), object["is_error"].as_bool()), (Some(subtype), Some(code != 0)));
+        assert_eq!(
+            (object["subtype"].as_str(), object["is_error"].as_bool()),
+            (Some(subtype), Some(code != 0))
+        );
         if code != 0 {
             assert!(!object["error"].as_str().unwrap().is_empty());
         }
@@ -191,7 +206,8 @@ fn the_request_may_come_from_standard_input() {
 
 fn newest_log(project: &Project) -> String {
     let sessions = project.home.path().join(".local/state/qwright/sessions");
-    let mut logs: Vec<PathBuf> = std::fs::read_dir(sessions).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut logs: Vec<PathBuf> =
+        std::fs::read_dir(sessions).unwrap().map(|entry| entry.unwrap().path()).collect();
     logs.sort();
     std::fs::read_to_string(logs.last().unwrap()).unwrap()
 }
@@ -237,7 +253,10 @@ fn nothing_from_model_files_or_commands_reaches_the_terminal_raw() {
     std::fs::write(project.files.path().join("evil.txt"), format!("one {evil}\n")).unwrap();
     let turns = || {
         vec![
-            json!(call("edit", &[("file_path", "evil.txt"), ("old_string", "one"), ("new_string", &format!("two {evil}"))])),
+            json!(call(
+                "edit",
+                &[("file_path", "evil.txt"), ("old_string", "one"), ("new_string", &format!("two {evil}"))]
+            )),
             json!(call("run_shell_command", &[("command", &format!("cat evil.txt # {evil}"))])),
             json!(format!("Answer {evil}")),
         ]
@@ -245,7 +264,8 @@ fn nothing_from_model_files_or_commands_reaches_the_terminal_raw() {
     for format in ["text", "json"] {
         let output = project.run(&turns(), &["-o", format, "Go"]);
         for (name, text) in [("stdout", out(&output)), ("stderr", err(&output))] {
-            let raw: Vec<char> = text.chars().filter(|c| qwright::chat::escape::is_unsafe_for_terminal(*c)).collect();
+            let raw: Vec<char> =
+                text.chars().filter(|c| qwright::chat::escape::is_unsafe_for_terminal(*c)).collect();
             assert!(raw.is_empty(), "{format} {name}: {raw:?}");
         }
     }
@@ -269,7 +289,8 @@ fn a_closed_pipe_is_no_error_and_a_full_disk_is() {
 #[test]
 fn a_home_that_cannot_be_written_costs_only_the_log() {
     let project = Project::new();
-    let output = project.command(&[json!("Hi.")], &["Hi"]).env("XDG_STATE_HOME", "/proc/self").output().unwrap();
+    let output =
+        project.command(&[json!("Hi.")], &["Hi"]).env("XDG_STATE_HOME", "/proc/self").output().unwrap();
     assert_code(&output, 0);
     assert!(err(&output).contains("this session is not logged"), "{}", err(&output));
 }

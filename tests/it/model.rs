@@ -5,7 +5,11 @@ use qwright::model::scripted::ScriptedModel;
 use qwright::model::{Generated, Model, ModelError, ModelEvent, Request, Sampling, StopReason};
 use std::sync::atomic::AtomicBool;
 
-fn ask(model: &mut ScriptedModel, messages: &[Message], max_tokens: usize) -> (Result<Generated, ModelError>, String) {
+fn ask(
+    model: &mut ScriptedModel,
+    messages: &[Message],
+    max_tokens: usize,
+) -> (Result<Generated, ModelError>, String) {
     let specs = qwright::tools::Registry::standard().specs();
     let mut streamed = String::new();
     let result = model.generate(
@@ -46,7 +50,8 @@ fn plays_lines_or_an_array_and_says_when_it_is_over() {
 #[test]
 fn reads_calls_and_cuts_like_a_real_model() {
     let call = crate::agent::call("read_file", &[("file_path", "a")]);
-    let script = serde_json::json!([{"model": {"format": "qwen3-coder", "billions": 1.5}}, call, call]).to_string();
+    let script =
+        serde_json::json!([{"model": {"format": "qwen3-coder", "billions": 1.5}}, call, call]).to_string();
     let mut model = ScriptedModel::parse(&script).unwrap();
     assert_eq!(model.info().billions, 1.5);
     let history = [Message::new(Role::User, "Hi")];
