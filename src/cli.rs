@@ -37,6 +37,8 @@ pub struct ModelArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// A small broken project in a temporary folder, fixed before your eyes: the quick start
+    Demo(commands::demo::DemoArgs),
     Exec(Box<commands::exec::ExecArgs>),
     /// Tokens per second of prefill and decode on this machine
     Bench {
@@ -118,6 +120,7 @@ impl ModelArgs {
 impl Cli {
     pub fn run(self) -> CommandResult {
         match self.command {
+            Command::Demo(args) => commands::demo::run(&args, interrupts()?),
             Command::Exec(args) => commands::exec::command(&args, interrupts()?),
             Command::Bench { model, args } => {
                 let config = model.config()?;

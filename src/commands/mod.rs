@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod config;
+pub mod demo;
 pub mod exec;
 pub mod inspect;
 pub mod inspect_chat;

@@ -10,13 +10,7 @@ use super::kernels::scalar::{dot_f32, tree16};
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0;
-    let clamped = if x < -87.0 {
-        -87.0
-    } else if x > 88.0 {
-        88.0
-    } else {
-        x
-    };
+    let clamped = x.clamp(-87.0, 88.0);
     let n = (clamped * std::f32::consts::LOG2_E + MAGIC) - MAGIC;
     let r = (clamped - n * 0.693_359_4) + n * 2.121_944_4e-4;
     let mut p = 1.987_569_2e-4;
@@ -24,7 +18,7 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_1e-1;
+    p = p * r + 0.5;
     let e = p * r * r + r + 1.0;
     let scaled = f32::from_bits((e.to_bits() as i32 + ((n as i32) << 23)) as u32);
     if x < -87.0 { 0.0 } else { scaled }

@@ -138,11 +138,11 @@ unsafe fn q4_k(
                 part.min[r] = _mm_cvtsi128_si32(min) + _mm_extract_epi32::<1>(min);
                 let scales = _mm512_broadcast_i32x4(scales);
                 let mut sum = _mm512_setzero_si512();
-                for c in 0..4 {
+                for (c, pick) in picks.into_iter().enumerate() {
                     let bytes = _mm256_loadu_si256(p.add(16 + c * 32).cast());
                     let q = _mm512_and_si512(_mm512_srlv_epi64(_mm512_broadcast_i64x4(bytes), shift), nibble);
                     let products = _mm512_maddubs_epi16(q, _mm512_loadu_si512(y.add(c * 64).cast()));
-                    sum = _mm512_dpwssd_epi32(sum, products, _mm512_shuffle_epi8(scales, picks[c]));
+                    sum = _mm512_dpwssd_epi32(sum, products, _mm512_shuffle_epi8(scales, pick));
                 }
                 part.sum[r] = sum;
             }
