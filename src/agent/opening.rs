@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(short_list(&files, 25), "a.rs\nsrc/ (4 files)");
         let wide: Vec<String> = (0..100).map(|n| format!("file{n:03}.txt")).collect();
         let shown = short_list(&wide, 120);
-        assert!(shown.ends_with("... and 91 more"), "{shown}");
+        assert!(shown.ends_with("... and 90 more"), "{shown}");
     }
 
     #[test]

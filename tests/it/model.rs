@@ -16,6 +16,7 @@ fn ask(
         Request {
             messages,
             tools: &specs,
+            must_call: None,
             sampling: Sampling { max_tokens, ..Sampling::default() },
             cancel: &AtomicBool::new(false),
         },
