@@ -337,15 +337,11 @@ fn an_interrupt_ends_the_turn_and_not_the_session() {
     let project = Project::new();
     let hang = ScriptedTurn { hang: true, text: "Let me think".into(), ..ScriptedTurn::default() };
     let slow = calls("run_shell_command", &[("command", "sleep 60")]);
-    let running = project.start(vec![hang, slow, says("Here I am.")]);
+    let running = project.start(vec![hang.clone(), slow, says("Here I am."), hang]);
     let started = Instant::now();
     // While the model writes.
     running.send(Op::Submit { text: "One".into() });
     running.until(|event| matches!(event, Event::Progress { .. }).then_some(()));
-    running.send(Op::Interrupt);
-    assert_eq!(running.finished().ending, Ending::Interrupted);
-    // Before anything began.
-    running.send(Op::Submit { text: "One more".into() });
     running.send(Op::Interrupt);
     assert_eq!(running.finished().ending, Ending::Interrupted);
     // While a command runs.
@@ -359,6 +355,10 @@ fn an_interrupt_ends_the_turn_and_not_the_session() {
     running.send(Op::Interrupt);
     let outcome = running.request("Three");
     assert_eq!((outcome.ending, outcome.answer.as_str()), (Ending::Done, "Here I am."));
+    // Right after the request, wherever that finds it.
+    running.send(Op::Submit { text: "Four".into() });
+    running.send(Op::Interrupt);
+    assert_eq!(running.finished().ending, Ending::Interrupted);
     running.quit();
     let calls: usize = project.history().iter().map(|message| message.tool_calls.len()).sum();
     let results = project.history().iter().filter(|message| message.role == Role::Tool).count();
