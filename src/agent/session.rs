@@ -586,5 +586,6 @@ fn pass_on(from: &Receiver<Op>, to: &Sender<Op>, cancel: &AtomicBool) {
         }
     }
     // The front end is gone: nothing that runs has anyone to run for.
+    let _ = to.send(Op::Quit);
     cancel.store(true, Ordering::SeqCst);
 }

@@ -151,8 +151,10 @@ pub struct Turn {
     changed: bool,
     /// Since the last change: whether the last command succeeded.
     last_run: Option<bool>,
-    /// The last call was denied.
+    /// The last call that the model made was denied.
     denied_last: bool,
+    /// The call in hand is the turn's own: a denial of it is no reason for the model to give up.
+    own: bool,
 }
 
 impl Turn {
@@ -181,6 +183,7 @@ impl Turn {
             changed: false,
             last_run: None,
             denied_last: false,
+            own: false,
         }
     }
 
@@ -312,11 +315,13 @@ impl Turn {
         self.queue.push_back(call);
         self.called = true;
         self.led = true;
+        self.own = true;
         self.next(effects);
     }
 
     fn generated(&mut self, generated: Generated, effects: &mut Vec<Effect>) {
         let Generated { message, stop, usage, truncated, problems } = generated;
+        self.own = false;
         self.take_in(&message, usage, effects);
         match stop {
             StopReason::Cancelled => return self.finish(Ending::Interrupted, effects),
@@ -493,7 +498,7 @@ impl Turn {
         effects: &mut Vec<Effect>,
     ) {
         self.denials.push(Denial { tool: call.name.clone(), summary, reason });
-        self.denied_last = true;
+        self.denied_last = !self.own;
         if !self.refuse(call, text, effects) {
             self.next(effects);
         }

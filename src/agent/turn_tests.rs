@@ -396,34 +396,54 @@ fn an_empty_answer_gets_one_more_chance() {
 }
 
 #[test]
-fn small_models_are_nudged_once_and_others_never() {
+fn small_models_are_nudged_a_few_times_and_others_never() {
     let shown = answer("```rust\nfn fixed() {}\n```", &[]);
     let mut large = turn(rules());
     assert_eq!(outcome(&large.handle(Input::Generated(shown.clone()))).ending, Ending::Done);
     let mut small = turn(Rules { small: true, ..rules() });
-    let effects = small.handle(Input::Generated(shown.clone()));
-    assert!(appended(&effects)[1].1.starts_with("Nothing was changed"));
-    assert!(calls_model(&effects));
+    for _ in 0..3 {
+        let effects = small.handle(Input::Generated(shown.clone()));
+        assert!(appended(&effects)[1].1.starts_with("Nothing was changed"));
+        // Words alone did not achieve it, so the answer has to open with the call.
+        assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must_call: Some("edit") }));
+    }
     assert_eq!(outcome(&small.handle(Input::Generated(shown))).ending, Ending::Done);
 }
 
 #[test]
-fn a_check_that_the_request_names_is_asked_for_after_the_last_edit() {
+fn a_small_models_edits_are_checked_and_taken_back_until_the_check_passes() {
     let mut turn = Turn::new("Fix it and run `cargo test`", tools(), Rules { small: true, ..rules() });
-    turn.handle(Input::Start);
     let report =
         |ok, diff: &str| ToolReport::Output { text: "t".into(), summary: "s".into(), diff: diff.into(), ok };
     let run = || call("run_shell_command", json!({"command": "cargo test"}));
-    step(&mut turn, run(), Access::Execute, report(true, ""));
+    let must_edit = Effect::CallModel { max_tokens: None, must_call: Some("edit") };
+    let effects = turn.handle(Input::Start);
+    assert_eq!(effects.last(), Some(&Effect::Judge { call: run() }));
+    turn.handle(judged(Verdict::Run, Access::Execute));
+    assert_eq!(turn.handle(Input::ToolDone(report(false, ""))).last(), Some(&must_edit));
     let effects = step(&mut turn, call("edit", json!({"file_path": "a"})), Access::Write, report(true, "+x"));
     assert!(effects.contains(&Effect::Emit(Event::DiffProduced { id: 2, diff: "+x".into() })));
-    let effects = turn.handle(Input::Generated(answer("Done.", &[])));
-    assert!(appended(&effects)[1].1.contains("`cargo test` did not run since"), "{effects:?}");
-    step(&mut turn, run(), Access::Execute, report(false, ""));
-    let effects = turn.handle(Input::Generated(answer("Done!", &[])));
-    assert!(appended(&effects)[1].1.starts_with("The last command failed"));
-    step(&mut turn, run(), Access::Execute, report(true, ""));
-    assert_eq!(outcome(&turn.handle(Input::Generated(answer("Done?", &[])))).ending, Ending::Done);
+    assert_eq!(effects.last(), Some(&Effect::Judge { call: run() }), "an edit that was required is checked");
+    turn.handle(judged(Verdict::Run, Access::Execute));
+    let effects = turn.handle(Input::ToolDone(report(false, "")));
+    assert!(effects.contains(&Effect::TakeBack));
+    assert!(appended(&effects).iter().any(|(_, text)| text.starts_with("The last command failed")));
+    assert_eq!(effects.last(), Some(&must_edit));
+    step(&mut turn, call("edit", json!({"file_path": "a"})), Access::Write, report(true, "+y"));
+    turn.handle(judged(Verdict::Run, Access::Execute));
+    let effects = turn.handle(Input::ToolDone(report(true, "")));
+    assert!(calls_model(&effects) && !effects.contains(&Effect::TakeBack));
+    assert_eq!(outcome(&turn.handle(Input::Generated(answer("Done.", &[])))).ending, Ending::Done);
+}
+
+#[test]
+fn a_denial_of_the_turns_own_call_is_listed_and_does_not_end_the_work() {
+    let mut turn = Turn::new("Fix it and run `cargo test`", tools(), Rules { small: true, ..rules() });
+    turn.handle(Input::Start);
+    assert!(calls_model(&turn.handle(judged(Verdict::Deny("plan".into()), Access::Execute))));
+    let effects = turn.handle(Input::Generated(answer("The plan: change the sign.", &[])));
+    assert_eq!(outcome(&effects).ending, Ending::Done);
+    assert_eq!(outcome(&effects).denials.len(), 1);
 }
 
 #[test]

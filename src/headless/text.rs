@@ -127,6 +127,7 @@ impl Text {
         self.clear_bar();
         for line in escape_for_terminal(diff).lines() {
             let code = match line.as_bytes().first() {
+                Some(b'+' | b'-') if line.starts_with("+++ ") || line.starts_with("--- ") => "1",
                 Some(b'+') => "32",
                 Some(b'-') => "31",
                 Some(b'@') => "36",

@@ -321,8 +321,7 @@ impl Model for LocalModel {
             self.history.push(message.clone());
             self.tools = request.tools.to_vec();
         }
-        let truncated = parsed.truncated || stop == StopReason::Length;
-        Ok(Generated { message, stop, usage, truncated, problems: parsed.problems })
+        Ok(Generated { message, stop, usage, truncated: parsed.truncated, problems: parsed.problems })
     }
 }
 
