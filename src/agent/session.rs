@@ -276,14 +276,14 @@ impl Session {
         }
     }
 
-    /// A call of `tool` as far as it is settled: an edit is of the file the request names, at one of its lines.
+    /// A call of `tool` as far as it is settled: an edit is of the first file the request names, at one of its lines.
     fn required_call(&self, tool: &str) -> RequiredCall {
         let spec = self.specs.iter().find(|spec| spec.name == tool);
         let first = spec.and_then(|spec| spec.parameters.get("required")?.get(0)?.as_str());
         let free =
             RequiredCall { tool: tool.into(), next: first.unwrap_or_default().into(), ..Default::default() };
         let named = named_files(&self.request, &self.workspace.files(FILES));
-        let (EDIT, [path]) = (tool, &named[..]) else { return free };
+        let (EDIT, [path, ..]) = (tool, &named[..]) else { return free };
         let Ok(read) = self.workspace.read(path) else { return free };
         let ReadContent::Text(text) = read.content else { return free };
         let mut values = telling_lines(&text.shown());
