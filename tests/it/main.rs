@@ -6,8 +6,6 @@ mod config;
 mod exec;
 mod gguf;
 mod hub;
-mod inspect;
-mod kernels;
 mod layers;
 mod model;
 mod oracle;
