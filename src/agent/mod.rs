@@ -1,4 +1,4 @@
-//! The agent: `Op` in, `Event` out. `turn` decides (pure), `session` carries out, `approval` is the table of modes,
+//! The agent: `Op` in, `Event` out. `turn` decides (pure), `session` carries out, `approval` is the table of modes, `repair` how a small model mends,
 //! `transcript` the log on disk, `opening` and `memory` the first message, `prompts` all wording. Front ends import
 //! `agent::protocol` and nothing else of this.
 
@@ -9,6 +9,7 @@ mod nudge;
 mod opening;
 mod prompts;
 pub mod protocol;
+mod repair;
 mod session;
 mod surroundings;
 pub mod transcript;

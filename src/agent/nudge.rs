@@ -25,6 +25,11 @@ impl Wish {
             check.as_deref().and_then(|check| check.strip_prefix('`')?.strip_suffix('`')).map(Into::into);
         Self { kind: kind(request), check, command }
     }
+
+    /// Whether a command is named that shows what to change: a small model is then led (see `repair`).
+    pub fn leads(&self) -> bool {
+        self.kind == Kind::Change && self.command.is_some()
+    }
 }
 
 /// What happened so far in the turn, and what the model would end it with.

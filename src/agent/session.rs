@@ -5,12 +5,16 @@
 use super::approval::{Containment, verdict};
 use super::fit::fit;
 use super::opening::{later_message, named_files};
+use super::prompts::note;
 use super::protocol::{ApprovalMode, Decision, Ending, Event, Op, TurnOutcome};
+use super::repair;
 use super::surroundings::{is_small, offered_tools, opening_messages};
 use super::transcript::{self, Record, Transcript};
 use super::turn::{Effect, Input, Rules, Stop, ToolReport, Turn};
 use crate::chat::{Message, Role, ToolCall, ToolSpec};
-use crate::model::{Model, ModelError, ModelEvent, Request, RequiredCall, Sampling, StopReason};
+use crate::model::{
+    Model, ModelError, ModelEvent, Request, RequiredCall, Revised, Revision, Sampling, StopReason, Usage,
+};
 use crate::tools::{Registry, ToolContext, ToolError};
 use crate::workspace::shell::{SandboxTier, Shell};
 use crate::workspace::{Mark, ReadContent, Workspace, diff};
@@ -91,8 +95,8 @@ pub struct Session {
     history: Vec<Message>,
     /// The request of the turn that runs.
     request: String,
-    /// Where this turn's edits were, in order.
-    tried: Vec<String>,
+    /// Messages of the history before the version of a file that is being tried.
+    before_try: usize,
     turns: Vec<Start>,
     transcript: Option<Transcript>,
     /// Calls numbered so far in this session.
@@ -103,15 +107,6 @@ pub struct Session {
     pending: VecDeque<Op>,
     cancel: Arc<AtomicBool>,
     overtime: Arc<AtomicBool>,
-}
-
-/// The lines of a text that stand in it once, without their indentation: each says alone where an edit goes.
-fn telling_lines(text: &str) -> Vec<String> {
-    const MOST: usize = 2_000;
-    // Comments change nothing that runs.
-    let code = |line: &&str| line.len() > 2 && !line.starts_with("//") && !line.starts_with("# ");
-    let lines = text.lines().map(str::trim).filter(code);
-    lines.filter(|line| text.matches(*line).nth(1).is_none()).take(MOST).map(Into::into).collect()
 }
 
 impl Session {
@@ -142,7 +137,7 @@ impl Session {
             options,
             history: Vec::new(),
             request: String::new(),
-            tried: Vec::new(),
+            before_try: 0,
             turns: Vec::new(),
             transcript: None,
             calls: 0,
@@ -186,7 +181,6 @@ impl Session {
 
     fn submit(&mut self, text: &str) {
         self.request = text.to_string();
-        self.tried.clear();
         self.overtime.store(false, Ordering::SeqCst);
         self.cancel.store(false, Ordering::SeqCst);
         // An interrupt that overtook the line above is still in the queue.
@@ -212,6 +206,7 @@ impl Session {
             max_tokens: self.options.limits.tokens,
             can_ask: self.options.can_ask,
             first_call: self.calls,
+            files: if is_small(self.model.info()) { self.workspace.files(FILES) } else { Vec::new() }.into(),
         };
         let mut turn = Turn::new(text, self.specs.clone(), rules);
         let outcome = self.drive(&mut turn);
@@ -259,45 +254,84 @@ impl Session {
                 self.emit(Event::ApprovalRequested { id, name: call.name, summary, access, reason, preview });
                 self.wait_for_decision(id)
             }
-            Effect::TakeBack => {
-                if let Some(start) = self.turns.last() {
-                    // What cannot be taken back stays, and the model reads the files as they are.
-                    let _ = self.workspace.undo_since(start.mark);
-                }
+            Effect::TakeBack { forget } => {
+                self.take_back(forget);
                 Input::Start
             }
-            Effect::RunTool { id, call } if call.name == EDIT => {
-                let place = call.arguments.get("old_string").and_then(|text| text.as_str());
-                self.tried.extend(place.map(|text| text.trim().to_string()));
-                Input::ToolDone(self.run_tool(id, &call))
-            }
+            Effect::Revise { file } => self.revise(&file),
             Effect::RunTool { id, call } => Input::ToolDone(self.run_tool(id, &call)),
             Effect::Append(_) | Effect::Emit(_) | Effect::Finish(_) => Input::Start,
         }
     }
 
-    /// A call of `tool` as far as it is settled: an edit is of the first file the request names, at one of its lines.
+    /// A change that did not help goes; what cannot be taken back stays, and the model reads the files as they are.
+    fn take_back(&mut self, forget: bool) {
+        let undone = self.turns.last().and_then(|start| self.workspace.undo_since(start.mark).ok());
+        if forget && self.before_try < self.history.len() {
+            self.history.truncate(self.before_try);
+            self.log(&Record::Cut { messages: self.before_try });
+        }
+        if let Some(report) = undone {
+            self.emit(Event::Undone { restored: report.restored, kept: report.kept });
+        }
+    }
+
+    /// The next version of a file, as the call that makes it.
+    fn revise(&mut self, file: &str) -> Input {
+        self.before_try = self.history.len();
+        let text = match self.workspace.read(file).map(|read| read.content) {
+            Ok(ReadContent::Text(text)) if text.valid_utf8 => text.shown().into_owned(),
+            _ => return Input::Revised { call: None, usage: Usage::default() },
+        };
+        // A block of code ends with a line break; a file may not.
+        let ended = if text.ends_with('\n') { text.clone() } else { format!("{text}\n") };
+        let ask = Message::new(Role::User, note("revise", &[("path", file)]));
+        let revision = Revision {
+            messages: &self.history,
+            tools: &self.specs,
+            ask: &ask,
+            text: &ended,
+            language: repair::language(file).unwrap_or_default(),
+            until: repair::changeable(&ended),
+            sampling: self.sampling(0),
+            cancel: &self.cancel,
+        };
+        let events = &self.events;
+        let revised = self.model.revise(revision, &mut |event| forward(events, event));
+        match revised {
+            Ok(revised) if revised.cancelled => {
+                Input::Stopped { why: self.stop().unwrap_or(Stop::Interrupted), partial: None }
+            }
+            Ok(Revised { text: version, usage, .. }) => {
+                let new = version.map(|version| match text.ends_with('\n') {
+                    true => version,
+                    false => version.trim_end_matches('\n').to_string(),
+                });
+                let call = new.map(|new| repair::edit_call(file, &text, &new));
+                Input::Revised { call, usage }
+            }
+            // A file too long for the context is left to the model's own reading.
+            Err(ModelError::ContextFull { .. }) => Input::Revised { call: None, usage: Usage::default() },
+            Err(error) => Input::ModelFailed(error),
+        }
+    }
+
+    fn sampling(&self, max_tokens: usize) -> Sampling {
+        Sampling { seed: self.options.seed, temperature: self.options.temperature, max_tokens }
+    }
+
+    /// The beginning of a call that must come: of `edit`, with the file that the request names.
     fn required_call(&self, tool: &str) -> RequiredCall {
         let spec = self.specs.iter().find(|spec| spec.name == tool);
         let first = spec.and_then(|spec| spec.parameters.get("required")?.get(0)?.as_str());
-        let free =
-            RequiredCall { tool: tool.into(), next: first.unwrap_or_default().into(), ..Default::default() };
-        let named = named_files(&self.request, &self.workspace.files(FILES));
-        let (EDIT, [path, ..]) = (tool, &named[..]) else { return free };
-        let Ok(read) = self.workspace.read(path) else { return free };
-        let ReadContent::Text(text) = read.content else { return free };
-        let mut values = telling_lines(&text.shown());
-        // A line whose change was taken back twice, or just now, is not the one.
-        let times = |line: &str| self.tried.iter().filter(|tried| *tried == line).count();
-        values.retain(|line| times(line) < 2 && self.tried.last() != Some(line));
-        if values.is_empty() {
-            return free;
-        }
-        RequiredCall {
-            tool: tool.into(),
-            given: vec![("file_path".into(), path.clone())],
-            next: "old_string".into(),
-            choice: Some((values, "new_string".into())),
+        let next = first.unwrap_or_default().to_string();
+        match named_files(&self.request, &self.workspace.files(FILES)).first() {
+            Some(path) if tool == EDIT => RequiredCall {
+                tool: tool.into(),
+                given: vec![(next, path.clone())],
+                next: "old_string".into(),
+            },
+            _ => RequiredCall { tool: tool.into(), given: Vec::new(), next },
         }
     }
 
@@ -314,31 +348,12 @@ impl Session {
         let request = Request {
             messages: &self.history,
             tools: &self.specs,
-            sampling: Sampling {
-                seed: self.options.seed,
-                temperature: self.options.temperature,
-                max_tokens: most,
-            },
+            sampling: self.sampling(most),
             must_call: required.as_ref(),
             cancel: &self.cancel,
         };
         let events = &self.events;
-        let mut forward = |event: ModelEvent| {
-            let event = match event {
-                ModelEvent::Text(text) => Event::TextDelta { text },
-                ModelEvent::Thinking(text) => Event::ThinkingDelta { text },
-                ModelEvent::Progress { phase, done, total } => {
-                    Event::Progress { phase: phase.to_string(), done, total }
-                }
-                ModelEvent::ToolCallStarted(name) => {
-                    Event::Progress { phase: format!("writing {name}"), done: 0, total: 0 }
-                }
-                // The turn says when a call runs; the usage comes with the answer.
-                ModelEvent::ToolCall(_) | ModelEvent::Usage(_) => return,
-            };
-            let _ = events.send(event);
-        };
-        match self.model.generate(request, &mut forward) {
+        match self.model.generate(request, &mut |event| forward(events, event)) {
             Ok(generated) => {
                 let usage = generated.usage;
                 self.emit(Event::ContextUsage {
@@ -566,6 +581,22 @@ impl Session {
     fn emit(&self, event: Event) {
         let _ = self.events.send(event);
     }
+}
+
+/// What the front end is told of a model's work. The turn says when a call runs; the usage comes with the answer.
+fn forward(events: &Sender<Event>, event: ModelEvent) {
+    let event = match event {
+        ModelEvent::Text(text) => Event::TextDelta { text },
+        ModelEvent::Thinking(text) => Event::ThinkingDelta { text },
+        ModelEvent::Progress { phase, done, total } => {
+            Event::Progress { phase: phase.to_string(), done, total }
+        }
+        ModelEvent::ToolCallStarted(name) => {
+            Event::Progress { phase: format!("writing {name}"), done: 0, total: 0 }
+        }
+        ModelEvent::ToolCall(_) | ModelEvent::Usage(_) => return,
+    };
+    let _ = events.send(event);
 }
 
 /// Tokens kept free for an answer.

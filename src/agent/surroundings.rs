@@ -2,6 +2,7 @@
 //! like is `opening`'s part.
 
 use super::memory::Memory;
+use super::nudge::Wish;
 use super::opening::{Surroundings, first_message, named_files};
 use super::prompts::SYSTEM;
 use super::session::SessionOptions;
@@ -65,7 +66,8 @@ fn gather(
     let mut files = workspace.files(MAX_FILES);
     files.sort();
     let mut named = Vec::new();
-    if is_small(info) {
+    // Where the turn leads it reads the file itself, after what the command shows.
+    if is_small(info) && !Wish::of(request).leads() {
         let mut left = info.context / NAMED_SHARE;
         for path in named_files(request, &files) {
             let Some(text) = text_of(&path) else { continue };

@@ -4,9 +4,11 @@
 //! tool) or with `Finish`; the session carries it out and feeds back what came of it.
 
 use super::approval::Verdict;
-use super::nudge::{self, Facts, Kind, Nudge, Wish};
+use super::nudge::{self, Facts, Nudge, Wish};
+use super::opening::named_files;
 use super::prompts::note;
 use super::protocol::{Access, Decision, Denial, Ending, Event, Limit, TurnOutcome, Usage};
+use super::repair::{self, survey};
 use crate::chat::{self, Message, Role, ToolCall, ToolSpec};
 use crate::model::{Generated, ModelError, StopReason};
 use std::collections::{HashMap, VecDeque};
@@ -35,6 +37,8 @@ pub struct Rules {
     pub can_ask: bool,
     /// Numbers of calls are unique in a session: a late approval can never meet another call.
     pub first_call: u64,
+    /// The files of the workspace; only a small model's turn looks at them.
+    pub files: Arc<[String]>,
 }
 
 #[derive(Debug)]
@@ -42,6 +46,11 @@ pub enum Input {
     Start,
     Generated(Generated),
     ModelFailed(ModelError),
+    /// The call that makes the next version of the file; `None`: there are no more.
+    Revised {
+        call: Option<ToolCall>,
+        usage: Usage,
+    },
     /// What the table says of the call, and what the call would do in one line.
     Judged {
         verdict: Verdict,
@@ -91,8 +100,15 @@ pub enum Effect {
         /// A tool the answer must call (a nudge that words alone did not achieve).
         must_call: Option<&'static str>,
     },
-    /// Files go back to what they were before the turn: a change did not help.
-    TakeBack,
+    /// Ask the model for the next version of this file.
+    Revise {
+        file: String,
+    },
+    /// Files go back to what they were before the turn: a change did not help. `forget`: the history goes back to the
+    /// last `Revise` too.
+    TakeBack {
+        forget: bool,
+    },
     Judge {
         call: ToolCall,
     },
@@ -115,10 +131,20 @@ pub enum Effect {
 enum State {
     New,
     Generating,
+    Revising,
     Judging(ToolCall),
     Asking { call: ToolCall, access: Access, summary: String },
     Running { call: ToolCall, access: Access },
     Finished,
+}
+
+/// How far the turn is with mending a file itself (see `repair`).
+#[derive(Debug, Clone, PartialEq)]
+enum Repair {
+    Untried,
+    Reading { file: String },
+    Trying { file: String, tries: usize },
+    Over,
 }
 
 #[derive(Debug)]
@@ -148,6 +174,14 @@ pub struct Turn {
     must_call: Option<&'static str>,
     /// The turn itself asked for the last call.
     led: bool,
+    repair: Repair,
+    named: Vec<String>,
+    /// The lines that the version in hand replaces, and its own.
+    version: (String, String),
+    /// The check passes: the next answer is the last, whatever it calls.
+    closing: bool,
+    /// The user had to be asked for something in this turn.
+    asked: bool,
     changed: bool,
     /// Since the last change: whether the last command succeeded.
     last_run: Option<bool>,
@@ -159,10 +193,12 @@ pub struct Turn {
 
 impl Turn {
     pub fn new(request: &str, tools: Arc<[ToolSpec]>, rules: Rules) -> Self {
+        let wish = Wish::of(request);
+        let named = if rules.small { named_files(request, &rules.files) } else { Vec::new() };
         Self {
             rules,
             tools,
-            wish: Wish::of(request),
+            wish,
             state: State::New,
             queue: VecDeque::new(),
             notes: Vec::new(),
@@ -180,6 +216,11 @@ impl Turn {
             nudged: Vec::new(),
             must_call: None,
             led: false,
+            repair: Repair::Untried,
+            named,
+            version: Default::default(),
+            closing: false,
+            asked: false,
             changed: false,
             last_run: None,
             denied_last: false,
@@ -202,8 +243,9 @@ impl Turn {
                 Some(command) => self.own_call(command, &mut effects),
                 None => self.call_model(&mut effects),
             },
+            (State::Revising, Input::Revised { call, usage }) => self.revised(call, usage, &mut effects),
             (State::Generating, Input::Generated(generated)) => self.generated(generated, &mut effects),
-            (State::Generating, Input::ModelFailed(error)) => {
+            (State::Generating | State::Revising, Input::ModelFailed(error)) => {
                 let ending = match error {
                     ModelError::ContextFull { needed, limit } => Ending::ContextFull { needed, limit },
                     ModelError::Unavailable { message, hint } => Ending::ModelUnavailable { message, hint },
@@ -233,20 +275,25 @@ impl Turn {
         for text in std::mem::take(&mut self.notes) {
             effects.push(Effect::Append(Message::new(Role::User, text)));
         }
-        if let Some(limit) = self.rules.max_model_calls.filter(|limit| self.model_calls >= *limit) {
-            return self.limit(
-                Limit::ModelCalls,
-                format!("Stopped after {limit} model calls (--max-turns)."),
-                effects,
-            );
-        }
-        let left = self.rules.max_tokens.map(|limit| limit.saturating_sub(self.usage.completion));
-        if left == Some(0) {
-            return self.out_of_tokens(effects);
-        }
+        let Some(left) = self.tokens_left(effects) else { return };
         self.called = false;
         self.state = State::Generating;
         effects.push(Effect::CallModel { max_tokens: left, must_call: self.must_call.take() });
+    }
+
+    /// Tokens the model may still write (`None` inside: any number); without another call of it left, the turn ends.
+    fn tokens_left(&mut self, effects: &mut Vec<Effect>) -> Option<Option<usize>> {
+        if let Some(limit) = self.rules.max_model_calls.filter(|limit| self.model_calls >= *limit) {
+            let message = format!("Stopped after {limit} model calls (--max-turns).");
+            self.limit(Limit::ModelCalls, message, effects);
+            return None;
+        }
+        let left = self.rules.max_tokens.map(|limit| limit.saturating_sub(self.usage.completion));
+        if left == Some(0) {
+            self.out_of_tokens(effects);
+            return None;
+        }
+        Some(left)
     }
 
     fn offers(&self, tool: &str) -> bool {
@@ -261,33 +308,98 @@ impl Turn {
 
     /// A small model asked to mend what a named command shows does best with that command's output before it.
     fn first_check(&self) -> Option<String> {
-        let wanted = self.rules.small && self.wish.kind == Kind::Change;
-        self.command().filter(|_| wanted)
+        self.command().filter(|_| self.rules.small && self.wish.leads())
     }
 
-    /// Where the turn leads the work: an edit it required is checked at once, and a check of its own that failed
-    /// requires the next edit. True where that is the next step.
+    /// Where the turn leads the work: a check of its own that failed is followed by versions of the file at fault, each
+    /// checked and taken back if it does not help. True where that is the next step.
     fn step_of_ours(&mut self, effects: &mut Vec<Effect>) -> bool {
         let led = std::mem::take(&mut self.led);
         let Some(command) = self.command().filter(|_| led && self.denials.is_empty()) else { return false };
-        match (self.changed, self.last_run) {
-            (true, None) => {
-                self.own_call(command, effects);
-                true
+        match (self.repair.clone(), self.changed, self.last_run) {
+            (_, true, None) => self.own_call(command, effects),
+            (Repair::Trying { .. }, _, Some(true)) => {
+                self.closing = true;
+                let check = self.wish.check.clone().unwrap_or_default();
+                let (old, new) = &self.version;
+                let values = [("check", check.as_str()), ("old", old.as_str()), ("new", new.as_str())];
+                self.notes.push(note("check_passes", &values));
+                return false;
             }
-            (_, Some(true)) => false,
-            (false, _) => {
+            (_, _, Some(true)) => return false,
+            (Repair::Untried, false, _) => {
+                let output = self.last.as_ref().map(|(_, text)| text.as_str()).unwrap_or_default();
+                let found = survey(&self.named, &self.rules.files, output);
+                let Some(survey) = found.filter(|_| self.offers("read_file") && self.offers(EDIT)) else {
+                    self.require_edit();
+                    return false;
+                };
+                self.repair = Repair::Reading { file: survey.file };
+                self.own_calls(survey.reads, effects);
+            }
+            (Repair::Reading { file }, ..) => self.revise(file, 0, effects),
+            (Repair::Trying { file, tries }, ..) => {
+                effects.push(Effect::TakeBack { forget: true });
+                self.changed = false;
+                self.last = None;
+                self.revise(file, tries, effects);
+            }
+            (Repair::Over, false, _) => {
                 self.require_edit();
-                false
+                return false;
             }
-            (true, Some(false)) => {
+            (Repair::Over | Repair::Untried, true, Some(false)) => {
                 let tries = self.nudged.iter().filter(|nudge| **nudge == Nudge::CheckFailed).count();
                 if tries < Nudge::CheckFailed.most() {
                     self.take_back(effects);
                 }
-                false
+                return false;
             }
         }
+        true
+    }
+
+    /// Asks for the next version of `file`, if there may be another one.
+    fn revise(&mut self, file: String, tries: usize, effects: &mut Vec<Effect>) {
+        let most = if self.asked { repair::MOST_ASKED } else { repair::MOST_TRIES };
+        self.repair = Repair::Trying { file: file.clone(), tries };
+        if tries >= most {
+            return self.out_of_versions(effects);
+        }
+        if self.tokens_left(effects).is_some() {
+            self.state = State::Revising;
+            effects.push(Effect::Revise { file });
+        }
+    }
+
+    fn revised(&mut self, call: Option<ToolCall>, usage: Usage, effects: &mut Vec<Effect>) {
+        self.model_calls += 1;
+        self.usage += usage;
+        match (call, &mut self.repair) {
+            (Some(call), Repair::Trying { tries, .. }) => {
+                *tries += 1;
+                self.last_run = None;
+                let text =
+                    |key: &str| call.arguments.get(key).and_then(|text| text.as_str()).unwrap_or_default();
+                self.version = (text("old_string").into(), text("new_string").into());
+                self.own_calls(vec![call], effects);
+            }
+            (_, Repair::Trying { tries: 1.., .. }) => self.out_of_versions(effects),
+            _ => {
+                self.repair = Repair::Over;
+                self.require_edit();
+                self.call_model(effects);
+            }
+        }
+    }
+
+    fn out_of_versions(&mut self, effects: &mut Vec<Effect>) {
+        let Repair::Trying { file, tries } = &self.repair else { return };
+        let check = self.wish.check.as_deref().unwrap_or_default();
+        let message = format!(
+            "{check} still fails: {tries} versions of {file} were tried, and taken back. The files are as they were."
+        );
+        self.finish(Ending::Stuck { message }, effects);
     }
 
     fn require_edit(&mut self) {
@@ -297,7 +409,7 @@ impl Turn {
 
     /// A guess that did not help would only mislead the next one.
     fn take_back(&mut self, effects: &mut Vec<Effect>) {
-        effects.push(Effect::TakeBack);
+        effects.push(Effect::TakeBack { forget: false });
         self.changed = false;
         self.last_run = None;
         self.nudged.push(Nudge::CheckFailed);
@@ -308,11 +420,14 @@ impl Turn {
     /// A command that the turn itself calls for, as the model would: it is judged, run and told like any call.
     fn own_call(&mut self, command: String, effects: &mut Vec<Effect>) {
         let arguments = [("command".to_string(), command.into())].into_iter().collect();
-        let call = ToolCall { name: SHELL.into(), arguments };
+        self.own_calls(vec![ToolCall { name: SHELL.into(), arguments }], effects);
+    }
+
+    fn own_calls(&mut self, calls: Vec<ToolCall>, effects: &mut Vec<Effect>) {
         let mut message = Message::new(Role::Assistant, "");
-        message.tool_calls.push(call.clone());
+        message.tool_calls = calls.clone();
         effects.push(Effect::Append(message));
-        self.queue.push_back(call);
+        self.queue.extend(calls);
         self.called = true;
         self.led = true;
         self.own = true;
@@ -325,6 +440,13 @@ impl Turn {
         self.take_in(&message, usage, effects);
         match stop {
             StopReason::Cancelled => return self.finish(Ending::Interrupted, effects),
+            _ if self.closing => {
+                if self.answer.is_empty() {
+                    let check = self.wish.check.as_deref().unwrap_or_default();
+                    self.answer = format!("{check} passes.");
+                }
+                return self.finish(Ending::Done, effects);
+            }
             StopReason::Repetition => {
                 let message =
                     "The model repeated the same text again and again, so it was stopped.".to_string();
@@ -366,11 +488,7 @@ impl Turn {
     /// The answer enters the history as it is; its calls wait in the queue.
     fn take_in(&mut self, message: &Message, usage: Usage, effects: &mut Vec<Effect>) {
         self.model_calls += 1;
-        self.usage.prompt += usage.prompt;
-        self.usage.cached += usage.cached;
-        self.usage.prefilled += usage.prefilled;
-        self.usage.completion += usage.completion;
-        self.usage.repeated += usage.repeated;
+        self.usage += usage;
         self.answer = message.content.trim().to_string();
         self.queue = message.tool_calls.iter().cloned().collect();
         effects.push(Effect::Append(message.clone()));
@@ -471,6 +589,7 @@ impl Turn {
         match verdict {
             Verdict::Run => self.run(call, access, summary, effects),
             Verdict::Ask(reason) if self.rules.can_ask => {
+                self.asked = true;
                 let id = self.id();
                 self.state = State::Asking { call: call.clone(), access, summary: summary.clone() };
                 effects.push(Effect::AskApproval { id, call, access, summary, reason });

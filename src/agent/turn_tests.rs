@@ -29,6 +29,7 @@ fn rules() -> Rules {
         max_tokens: None,
         can_ask: true,
         first_call: 0,
+        files: Arc::from([]),
     }
 }
 
@@ -426,13 +427,13 @@ fn a_small_models_edits_are_checked_and_taken_back_until_the_check_passes() {
     assert_eq!(effects.last(), Some(&Effect::Judge { call: run() }), "an edit that was required is checked");
     turn.handle(judged(Verdict::Run, Access::Execute));
     let effects = turn.handle(Input::ToolDone(report(false, "")));
-    assert!(effects.contains(&Effect::TakeBack));
+    assert!(effects.contains(&Effect::TakeBack { forget: false }));
     assert!(appended(&effects).iter().any(|(_, text)| text.starts_with("The last command failed")));
     assert_eq!(effects.last(), Some(&must_edit));
     step(&mut turn, call("edit", json!({"file_path": "a"})), Access::Write, report(true, "+y"));
     turn.handle(judged(Verdict::Run, Access::Execute));
     let effects = turn.handle(Input::ToolDone(report(true, "")));
-    assert!(calls_model(&effects) && !effects.contains(&Effect::TakeBack));
+    assert!(calls_model(&effects) && !effects.contains(&Effect::TakeBack { forget: false }));
     assert_eq!(outcome(&turn.handle(Input::Generated(answer("Done.", &[])))).ending, Ending::Done);
 }
 

@@ -107,6 +107,33 @@ impl KvCache {
         }
     }
 
+    /// The stored bytes of positions `first..first + n` of every layer, to be put back by `restore`.
+    pub fn save(&self, first: usize, n: usize) -> Vec<u8> {
+        let mut saved = Vec::with_capacity(n * self.shape.bytes_per_token());
+        for (layer, row) in
+            (0..self.shape.layers).flat_map(|l| (0..2 * self.shape.heads).map(move |r| (l, r)))
+        {
+            saved.extend_from_slice(&self.layers[layer][self.span(row, first, n)]);
+        }
+        saved
+    }
+
+    /// Puts back what `save` took from the same positions.
+    pub fn restore(&mut self, first: usize, n: usize, saved: &[u8]) {
+        let part = n * self.row_bytes();
+        for (i, part) in saved.chunks_exact(part.max(1)).enumerate() {
+            let (layer, row) = (i / (2 * self.shape.heads), i % (2 * self.shape.heads));
+            let span = self.span(row, first, n);
+            self.layers[layer][span].copy_from_slice(part);
+        }
+    }
+
+    /// Where positions `first..first + n` of one head's keys or values lie in a layer's buffer.
+    fn span(&self, row: usize, first: usize, n: usize) -> std::ops::Range<usize> {
+        let at = (row * self.capacity + first) * self.row_bytes();
+        at..at + n * self.row_bytes()
+    }
+
     /// Decodes positions `first..first + n` of one head into `out`: [n][head_dim].
     pub fn load(&self, layer: usize, value: bool, head: usize, first: usize, n: usize, out: &mut [f32]) {
         let bytes = self.row_bytes();

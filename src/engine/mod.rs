@@ -10,6 +10,7 @@ pub mod ops;
 pub mod pool;
 pub mod quant;
 pub mod sampler;
+pub mod score;
 pub mod tokenizer;
 pub mod weights;
 
@@ -83,6 +84,30 @@ impl Sequence {
     pub fn truncate(&mut self, n: usize) {
         self.tokens.truncate(n);
     }
+    /// Goes back to the first `at` tokens to try another continuation of at most `most` tokens; `put_back` undoes it.
+    pub fn set_aside(&mut self, at: usize, most: usize) -> Aside {
+        let at = at.min(self.tokens.len());
+        let most = most.min(self.capacity() - at);
+        let rows = self.cache.save(at, most.min(self.tokens.len() - at));
+        Aside { at, most, tokens: self.tokens.split_off(at), rows }
+    }
+    /// What was set aside continues the sequence again, bit for bit, in place of what was tried.
+    pub fn put_back(&mut self, aside: Aside) {
+        debug_assert!(self.tokens.len() <= aside.at + aside.most);
+        self.tokens.truncate(aside.at);
+        self.cache.restore(aside.at, aside.most.min(aside.tokens.len()), &aside.rows);
+        self.tokens.extend_from_slice(&aside.tokens);
+    }
+}
+
+/// The end of a sequence while another one is tried in its place.
+#[derive(Debug)]
+pub struct Aside {
+    at: usize,
+    /// Tokens that may be tried: so many keys and values are kept.
+    most: usize,
+    tokens: Vec<TokenId>,
+    rows: Vec<u8>,
 }
 
 impl Engine {

@@ -310,7 +310,7 @@ impl Ordered<'_> {
 
 /// A number in [0, 1) for a seed and a position: the mixing function of SplitMix64 (Steele, Lea and Flood, 2014) as
 /// a hash of both.
-fn uniform(seed: u64, position: u64) -> f64 {
+pub fn uniform(seed: u64, position: u64) -> f64 {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
     let mix = |mut x: u64| {
         x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

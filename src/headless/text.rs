@@ -206,6 +206,12 @@ impl View for Text {
                 self.line(streams, &format!("{mark} {}", escape_line(summary)))
             }
             Event::DiffProduced { diff, .. } => self.diff(streams, diff),
+            Event::Undone { restored, .. } if restored.is_empty() => Ok(()),
+            Event::Undone { restored, .. } => {
+                let text = format!("taken back: {}", escape_line(&restored.join(", ")));
+                let text = self.style("2", &text);
+                self.line(streams, &text)
+            }
             Event::Error { message, hint } => {
                 let line = format!("qwright: {}", escape_for_terminal(message));
                 self.line(streams, &line)?;
@@ -217,7 +223,6 @@ impl View for Text {
             Event::TurnStarted
             | Event::ApprovalRequested { .. }
             | Event::ContextUsage { .. }
-            | Event::Undone { .. }
             | Event::TurnFinished { .. } => Ok(()),
         }
     }

@@ -3,13 +3,16 @@
 //! history that is not a continuation of the last one (undo, another conversation) keeps the longest common prefix of
 //! tokens; what must be prefilled again is counted.
 
-use super::{Generated, Model, ModelError, ModelEvent, ModelInfo, Request, StopReason, Usage};
+use super::revise::{Means, SLACK, Search};
+use super::{
+    Generated, Model, ModelError, ModelEvent, ModelInfo, Request, Revised, Revision, StopReason, Usage,
+};
 use crate::chat::{ChatFormat, Message, ParseEvent, Role, Segment, ToolCallParser, ToolSpec};
 use crate::engine::kv::KvType;
 use crate::engine::sampler::{Sampler, SamplingParams, TokenMask};
 use crate::engine::tokenizer::{Tokenizer, Utf8Stream};
 use crate::engine::{Engine, EngineError, EngineOptions, Sequence, TokenId, Want};
-use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,11 +42,11 @@ pub struct LocalModel {
     info: ModelInfo,
     sampling: SamplingParams,
     allowed: TokenMask,
-    /// Ordinary tokens by their bytes; filled when a choice first needs it.
-    by_bytes: HashMap<Vec<u8>, TokenId>,
     sequence: Sequence,
-    /// The messages and tools whose tokens `sequence` holds.
+    /// The messages and tools whose tokens `sequence` holds, and how many they are: a revision may stand behind them.
     history: Vec<Message>,
+    held: usize,
+    search: Option<(u64, Search)>,
     tools: Vec<ToolSpec>,
 }
 
@@ -101,33 +104,16 @@ impl LocalModel {
             info,
             sampling: options.sampling.clone(),
             allowed,
-            by_bytes: HashMap::new(),
             sequence,
             history: Vec::new(),
+            held: 0,
+            search: None,
             tools: Vec::new(),
         })
     }
 
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
-    }
-
-    /// The texts that a required call's next value may take, each with what follows it.
-    fn choice(&mut self, request: &Request<'_>) -> Choice {
-        let format = self.info.format;
-        let Some((values, then)) = request.must_call.and_then(|call| call.choice.as_ref()) else {
-            return Choice::default();
-        };
-        if format.opens_think() {
-            return Choice::default();
-        }
-        if self.by_bytes.is_empty() {
-            let ids = 0..self.engine.config.vocab as TokenId;
-            let plain = ids.filter(|&id| self.allowed.contains(id) && !self.tokenizer.is_added(id));
-            self.by_bytes = plain.map(|id| (self.tokenizer.bytes(id).to_vec(), id)).collect();
-        }
-        let end = format.next_parameter(then);
-        Choice(values.iter().map(|value| (format.value_text(value) + &end).into_bytes()).collect())
     }
 
     fn encode(&self, segments: &[Segment]) -> Vec<TokenId> {
@@ -141,28 +127,108 @@ impl LocalModel {
         self.tokenizer.encode_pieces(&pieces)
     }
 
-    /// The tokens of the whole history, where the sequence must be cut, and what follows there.
-    fn plan(&self, messages: &[Message], tools: &[ToolSpec]) -> (usize, Vec<TokenId>) {
+    /// Where the sequence must be cut, and what follows there, so that it holds the history; `answer`: and the model
+    /// can begin to write.
+    fn plan(&self, messages: &[Message], tools: &[ToolSpec], answer: bool) -> (usize, Vec<TokenId>) {
         let held = self.history.len();
         // A thinking model's earlier thoughts leave the history at the next user message: rendered anew.
         let drops_thoughts = self.info.format == ChatFormat::Thinking
             && messages.get(held..).is_some_and(|new| new.iter().any(|m| m.role == Role::User));
         let continues = held > 0
-            && messages.len() > held
+            && messages.len() >= held + usize::from(answer)
             && messages[..held] == self.history[..]
             && tools == &self.tools[..]
             && !drops_thoughts;
         if continues {
-            let segments = self.info.format.render_more(&messages[..held], &messages[held..], true);
-            return (self.sequence.tokens().len(), self.encode(&segments));
+            let segments = self.info.format.render_more(&messages[..held], &messages[held..], answer);
+            return (self.held, self.encode(&segments));
         }
-        let mut tokens = self.encode(&self.info.format.render(messages, tools, true));
+        let mut tokens = self.encode(&self.info.format.render(messages, tools, answer));
         let old = self.sequence.tokens();
         // The last token is always run again: its logits are needed.
         let most = tokens.len().saturating_sub(1);
         let common = old.iter().zip(&tokens[..most]).take_while(|(a, b)| a == b).count();
         tokens.drain(..common);
         (common, tokens)
+    }
+
+    /// Appends `new` with progress; the logits of its last token, or `None` if it was cancelled, and how many were done.
+    fn prefill(
+        &mut self,
+        new: &[TokenId],
+        cancel: &AtomicBool,
+        on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<(usize, Option<Vec<f32>>), ModelError> {
+        let total = new.len() as u64;
+        let mut logits = Vec::new();
+        let mut done = 0;
+        on_event(ModelEvent::Progress { phase: "prefill", done: 0, total });
+        let mut pieces = new.chunks(PROGRESS.max(self.engine.options().batch)).peekable();
+        while let Some(piece) = pieces.next() {
+            let want = if pieces.peek().is_some() { Want::Nothing } else { Want::Last };
+            match self.engine.append(&mut self.sequence, piece, want, cancel, &mut |_| {}) {
+                Ok(last) => logits = last,
+                Err(EngineError::Cancelled) => return Ok((done, None)),
+                Err(error) => return Err(broken(error)),
+            }
+            done += piece.len();
+            on_event(ModelEvent::Progress { phase: "prefill", done: done as u64, total });
+        }
+        Ok((done, Some(logits)))
+    }
+
+    /// Brings the sequence to `revision`'s text, scored, and starts the search; false if it was cancelled or the text
+    /// is none to search in.
+    fn start_search(
+        &mut self,
+        revision: &Revision<'_>,
+        key: u64,
+        usage: &mut Usage,
+        on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<bool, ModelError> {
+        let (kept, new) = self.plan(revision.messages, revision.tools, false);
+        let ask = std::slice::from_ref(revision.ask);
+        let mut asked = self.encode(&self.info.format.render_more(revision.messages, ask, true));
+        asked.extend(self.tokenizer.encode(&format!("```{}\n", revision.language), false));
+        let text = self.tokenizer.encode(revision.text, false).len() + SLACK;
+        let needed = kept + new.len() + asked.len() + text;
+        if needed > self.sequence.capacity() {
+            return Err(ModelError::ContextFull { needed, limit: self.sequence.capacity() });
+        }
+        usage.prompt = needed - SLACK;
+        usage.cached = kept;
+        usage.prefilled = usage.prompt - kept;
+        usage.repeated = self.held.saturating_sub(kept).min(new.len());
+        self.sequence.truncate(kept);
+        self.search = None;
+        self.history.clear();
+        self.held = kept;
+        if self.prefill(&new, revision.cancel, on_event)?.1.is_none() {
+            return Ok(false);
+        }
+        self.history = revision.messages.to_vec();
+        self.tools = revision.tools.to_vec();
+        self.held = self.sequence.tokens().len();
+        if self.prefill(&asked, revision.cancel, on_event)?.1.is_none() {
+            return Ok(false);
+        }
+        let temperature = revision.sampling.temperature.unwrap_or(self.sampling.temperature);
+        let mut means = Means {
+            engine: &mut self.engine,
+            sequence: &mut self.sequence,
+            tokenizer: &self.tokenizer,
+            cancel: revision.cancel,
+        };
+        let mut progress = |done: usize, total: usize| {
+            on_event(ModelEvent::Progress { phase: "read", done: done as u64, total: total as u64 });
+        };
+        let drawn = (revision.sampling.seed, temperature);
+        match Search::start(revision.text, "```", revision.until, drawn, &mut means, &mut progress) {
+            Ok(search) => self.search = search.map(|search| (key, search)),
+            Err(EngineError::Cancelled) => {}
+            Err(error) => return Err(broken(error)),
+        }
+        Ok(self.search.is_some())
     }
 
     /// Generates until a stop token; returns the text's tokens' text, reading and why it stopped.
@@ -189,7 +255,6 @@ impl LocalModel {
         let most =
             if request.sampling.max_tokens == 0 { room } else { request.sampling.max_tokens.min(room) };
         let mut generated = 0;
-        let mut choice = self.choice(request);
         let stop = loop {
             if request.cancel.load(Ordering::Relaxed) {
                 break StopReason::Cancelled;
@@ -199,14 +264,11 @@ impl LocalModel {
             }
             let tokens = self.sequence.tokens();
             let recent = &tokens[start.saturating_sub(PENALTY_BEFORE)..];
-            let mask = choice.mask(&self.by_bytes, logits.len());
-            let mask = mask.as_ref().unwrap_or(&self.allowed);
-            let token = sampler.sample(&mut logits, recent, Some(mask), tokens.len() as u64);
+            let token = sampler.sample(&mut logits, recent, Some(&self.allowed), tokens.len() as u64);
             if self.tokenizer.stops().contains(&token) {
                 break StopReason::End;
             }
             generated += 1;
-            choice.take(self.tokenizer.bytes(token));
             let text = utf8.push(self.tokenizer.bytes(token));
             if !text.is_empty() {
                 parser.push(&text).into_iter().for_each(|event| emit(event, on_event));
@@ -253,7 +315,7 @@ impl Model for LocalModel {
     }
 
     fn count_history(&self, messages: &[Message], tools: &[ToolSpec]) -> usize {
-        let (kept, new) = self.plan(messages, tools);
+        let (kept, new) = self.plan(messages, tools, true);
         kept + new.len()
     }
 
@@ -262,7 +324,7 @@ impl Model for LocalModel {
         request: Request<'_>,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Generated, ModelError> {
-        let (kept, mut new) = self.plan(request.messages, request.tools);
+        let (kept, mut new) = self.plan(request.messages, request.tools, true);
         let required = request.must_call.filter(|_| !self.info.format.opens_think());
         let opening = required
             .map_or_else(Vec::new, |call| self.info.format.call_opening(&call.tool, &call.given, &call.next));
@@ -272,34 +334,23 @@ impl Model for LocalModel {
             return Err(ModelError::ContextFull { needed: prompt + 1, limit: self.sequence.capacity() });
         }
         // Tokens that were there and are prefilled again, because the history is not a continuation.
-        let repeated = self.sequence.tokens().len().saturating_sub(kept).min(new.len());
+        let repeated = self.held.saturating_sub(kept).min(new.len());
         self.sequence.truncate(kept);
+        self.search = None;
         // Until the answer is whole the sequence belongs to no history that can be continued.
         self.history.clear();
-        let total = new.len() as u64;
-        let mut logits = Vec::new();
-        let mut done = 0u64;
-        on_event(ModelEvent::Progress { phase: "prefill", done, total });
-        let mut pieces = new.chunks(PROGRESS.max(self.engine.options().batch)).peekable();
-        while let Some(piece) = pieces.next() {
-            let want = if pieces.peek().is_some() { Want::Nothing } else { Want::Last };
-            match self.engine.append(&mut self.sequence, piece, want, request.cancel, &mut |_| {}) {
-                Ok(last) => logits = last,
-                Err(EngineError::Cancelled) => {
-                    let usage = Usage { prompt, cached: kept, prefilled: done as usize, ..Usage::default() };
-                    return Ok(Generated {
-                        message: Message::new(Role::Assistant, ""),
-                        stop: StopReason::Cancelled,
-                        usage,
-                        truncated: false,
-                        problems: Vec::new(),
-                    });
-                }
-                Err(error) => return Err(broken(error)),
-            }
-            done += piece.len() as u64;
-            on_event(ModelEvent::Progress { phase: "prefill", done, total });
-        }
+        self.held = kept;
+        let (done, logits) = self.prefill(&new, request.cancel, on_event)?;
+        let Some(logits) = logits else {
+            let usage = Usage { prompt, cached: kept, prefilled: done, ..Usage::default() };
+            return Ok(Generated {
+                message: Message::new(Role::Assistant, ""),
+                stop: StopReason::Cancelled,
+                usage,
+                truncated: false,
+                problems: Vec::new(),
+            });
+        };
         let opening = crate::chat::format::text(&opening);
         let (parser, stop, completion) = self.decode(&request, &opening, logits, on_event)?;
         let (events, parsed) = parser.finish();
@@ -319,9 +370,49 @@ impl Model for LocalModel {
         if closed.is_ok() {
             self.history = request.messages.to_vec();
             self.history.push(message.clone());
+            self.held = self.sequence.tokens().len();
             self.tools = request.tools.to_vec();
         }
         Ok(Generated { message, stop, usage, truncated: parsed.truncated, problems: parsed.problems })
+    }
+
+    fn revise(
+        &mut self,
+        revision: Revision<'_>,
+        on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<Revised, ModelError> {
+        let mut revised = Revised::default();
+        let mut hasher = DefaultHasher::new();
+        (revision.text, &revision.ask.content, revision.until, revision.sampling.seed).hash(&mut hasher);
+        let key = hasher.finish();
+        let goes_on = self.history == revision.messages
+            && self
+                .search
+                .as_ref()
+                .is_some_and(|(of, search)| *of == key && search.len() == self.sequence.tokens().len());
+        if goes_on {
+            revised.usage.prompt = self.sequence.tokens().len();
+            revised.usage.cached = revised.usage.prompt;
+        } else if !self.start_search(&revision, key, &mut revised.usage, on_event)? {
+            revised.cancelled = revision.cancel.load(Ordering::Relaxed);
+            return Ok(revised);
+        }
+        let Some((_, search)) = &mut self.search else { return Ok(revised) };
+        let mut means = Means {
+            engine: &mut self.engine,
+            sequence: &mut self.sequence,
+            tokenizer: &self.tokenizer,
+            cancel: revision.cancel,
+        };
+        match search.next(&mut means) {
+            Ok((text, decoded)) => {
+                revised.text = text;
+                revised.usage.completion = decoded;
+            }
+            Err(EngineError::Cancelled) => revised.cancelled = true,
+            Err(error) => return Err(broken(error)),
+        }
+        Ok(revised)
     }
 }
 
@@ -346,37 +437,6 @@ fn read_once(engine: &Engine, cancel: &AtomicBool, progress: &mut dyn FnMut(u64,
         }
     }
     std::hint::black_box(sum);
-}
-
-/// What is left of each text that may still come; empty where anything may.
-#[derive(Default)]
-struct Choice(Vec<Vec<u8>>);
-
-impl Choice {
-    /// The tokens with which one of the texts can go on.
-    fn mask(&self, by_bytes: &HashMap<Vec<u8>, TokenId>, vocab: usize) -> Option<TokenMask> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let mut mask = TokenMask::none(vocab);
-        for text in &self.0 {
-            (1..=text.len().min(64)).filter_map(|n| by_bytes.get(&text[..n])).for_each(|&id| mask.allow(id));
-        }
-        Some(mask)
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        self.0.retain_mut(|text| {
-            let fits = text.starts_with(bytes);
-            if fits {
-                text.drain(..bytes.len());
-            }
-            fits
-        });
-        if self.0.iter().any(Vec::is_empty) {
-            self.0.clear();
-        }
-    }
 }
 
 /// The end of an answer, watched for text that repeats itself.
@@ -418,24 +478,6 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_choice_admits_its_texts_alone() {
-        let tokens: HashMap<Vec<u8>, TokenId> = ["a", "b", "ab", "c", "\""]
-            .iter()
-            .enumerate()
-            .map(|(i, t)| (t.as_bytes().to_vec(), i as u32))
-            .collect();
-        let mut choice = Choice(vec![b"ab\"".to_vec(), b"ac\"".to_vec()]);
-        let ids = |choice: &Choice| choice.mask(&tokens, 5).map(|mask| mask.iter().collect::<Vec<_>>());
-        assert_eq!(ids(&choice), Some(vec![0, 2]));
-        choice.take(b"a");
-        assert_eq!(ids(&choice), Some(vec![1, 3]));
-        choice.take(b"c");
-        assert_eq!(ids(&choice), Some(vec![4]));
-        choice.take(b"\"");
-        assert_eq!(ids(&choice), None);
-    }
 
     #[test]
     fn repetition_is_seen_and_ordinary_text_is_not() {

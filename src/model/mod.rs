@@ -2,6 +2,7 @@
 //! `local` joins engine and chat; `scripted` plays turns from a file, for deterministic tests of the loop.
 
 pub mod local;
+mod revise;
 pub mod scripted;
 
 use crate::chat::{ChatFormat, Message, ToolCall, ToolSpec};
@@ -37,8 +38,7 @@ pub struct Request<'a> {
     pub cancel: &'a AtomicBool,
 }
 
-/// The beginning of a call that an answer must make. What is settled is given to the model as its first words; the
-/// choice is held to its values while sampling, so that it cannot miss.
+/// The beginning of a call that an answer must make: given to the model as its first words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequiredCall {
     pub tool: String,
@@ -46,8 +46,29 @@ pub struct RequiredCall {
     pub given: Vec<(String, String)>,
     /// The parameter the model writes next.
     pub next: String,
-    /// The values `next` may take, and the parameter that follows it; without, it is free.
-    pub choice: Option<(Vec<String>, String)>,
+}
+
+/// A text that is to be set right, a version at a time: asked again with the same text, a model gives the next one.
+/// The history and `ask` are what it is shown before it; neither `ask` nor the versions enter the history.
+pub struct Revision<'a> {
+    pub messages: &'a [Message],
+    pub tools: &'a [ToolSpec],
+    pub ask: &'a Message,
+    pub text: &'a str,
+    /// The word that a block of code in its language opens with.
+    pub language: &'a str,
+    /// Only what stands before this byte may change.
+    pub until: usize,
+    pub sampling: Sampling,
+    pub cancel: &'a AtomicBool,
+}
+
+/// The next version of a text; `None` where there are no more, or the model gives none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revised {
+    pub text: Option<String>,
+    pub usage: Usage,
+    pub cancelled: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -88,6 +109,16 @@ pub struct Usage {
     pub repeated: usize,
 }
 
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.prompt += other.prompt;
+        self.cached += other.cached;
+        self.prefilled += other.prefilled;
+        self.completion += other.completion;
+        self.repeated += other.repeated;
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Generated {
     /// The assistant's message; push this very value into the history (a local model compares it with its cache).
@@ -119,4 +150,12 @@ pub trait Model: Send {
         request: Request<'_>,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Generated, ModelError>;
+    /// The next version of a text, the likeliest first. Only a model that is sampled here can give them.
+    fn revise(
+        &mut self,
+        _revision: Revision<'_>,
+        _on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<Revised, ModelError> {
+        Ok(Revised::default())
+    }
 }

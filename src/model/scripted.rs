@@ -3,10 +3,12 @@
 //!
 //! The file is one JSON array or JSON lines. A string is what the model writes in one call; an object is
 //! `{"text": ..., "length": true}` (cut off for length), `{"repeat": true}` (stopped for repetition),
-//! `{"error": "..."}` (unavailable) or `{"hang": true}` (writes nothing until it is cancelled). An object with
-//! `"model"` sets `format`, `context`, `billions` for all. A token counts as four bytes.
+//! `{"error": "..."}` (unavailable) or `{"hang": true}` (writes nothing until it is cancelled); `{"revised": "..."}` is
+//! the next version of a text that is to be set right, and where none is next there is none. An object with `"model"` sets `format`, `context`, `billions` for all. A token counts as four bytes.
 
-use super::{Generated, Model, ModelError, ModelEvent, ModelInfo, Request, StopReason, Usage};
+use super::{
+    Generated, Model, ModelError, ModelEvent, ModelInfo, Request, Revised, Revision, StopReason, Usage,
+};
 use crate::chat::{ChatFormat, Message, ParseEvent, Role, ToolCallParser, ToolSpec};
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,6 +24,7 @@ pub struct ScriptedTurn {
     pub repeat: bool,
     pub error: Option<String>,
     pub hang: bool,
+    pub revised: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -189,5 +192,14 @@ impl Model for ScriptedModel {
             StopReason::End
         };
         Ok(Generated { message, stop, usage, truncated: parsed.truncated, problems: parsed.problems })
+    }
+
+    fn revise(
+        &mut self,
+        _revision: Revision<'_>,
+        _on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<Revised, ModelError> {
+        let next = self.turns.pop_front_if(|turn| turn.revised.is_some());
+        Ok(Revised { text: next.and_then(|turn| turn.revised), ..Revised::default() })
     }
 }

@@ -238,8 +238,17 @@ fn walker(top: &Path, depth: Option<usize>) -> ignore::Walk {
         .follow_links(false)
         .max_depth(depth)
         .sort_by_file_name(|a, b| a.cmp(b))
-        .filter_entry(|entry: &DirEntry| entry.depth() == 0 || entry.file_name() != ".git")
+        .filter_entry(|entry: &DirEntry| entry.depth() == 0 || !is_made(entry))
         .build()
+}
+
+/// `.git`, and directories that tools fill and that nobody reads, also where no ignore rule names them: build
+/// directories tagged as caches (<https://bford.info/cachedir/>; cargo's `target` is), installed packages, bytecode.
+fn is_made(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    entry.file_type().is_some_and(|kind| kind.is_dir())
+        && (name == "node_modules" || name == "__pycache__" || entry.path().join("CACHEDIR.TAG").is_file())
+        || name == ".git"
 }
 
 struct PathGlob {

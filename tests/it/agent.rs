@@ -437,12 +437,45 @@ fn a_small_model_gets_its_files_few_tools_and_nudges() {
     ];
     let outcome = project.run("Fix add.sh so that `sh check.sh` passes", turns);
     assert_eq!((outcome.ending, outcome.answer.as_str()), (Ending::Done, "Fixed."));
-    assert!(project.history()[1].content.contains("src/add.sh:\n```\necho $(($1 - $2))\n```"));
     let told = project.told();
     assert!(told[0].contains("exit code 1"), "the named check runs first: {}", told[0]);
-    assert!(told[1].contains("there is no tool `glob`"), "{}", told[1]);
-    assert!(told[2].starts_with("Nothing was changed"), "{}", told[2]);
-    assert!(told[4].contains("passed"), "the check runs again after the edit: {}", told[4]);
+    assert_eq!(told[1], "echo $(($1 - $2))\n", "then the named file is read");
+    assert!(told[2].contains("there is no tool `glob`"), "{}", told[2]);
+    assert!(told[3].starts_with("Nothing was changed"), "{}", told[3]);
+    assert!(told[5].contains("passed"), "the check runs again after the edit: {}", told[5]);
+    let mut project = Project::new();
+    project.info.billions = 1.5;
+    project.run("What does add.sh do?", vec![says("It subtracts.")]);
+    assert!(project.history()[1].content.contains("src/add.sh:\n```\necho $(($1 - $2))\n```"));
+}
+
+#[test]
+fn versions_of_the_named_file_are_tried_until_the_check_passes() {
+    let version = |text: &str| ScriptedTurn { revised: Some(text.into()), ..ScriptedTurn::default() };
+    let mut project = Project::new();
+    project.info.billions = 1.5;
+    let turns = vec![
+        version("echo $(($1 * $2))\n"),
+        version("echo $(($1 - $2)\n"),
+        version("echo $(($1 + $2))\n"),
+        says("It subtracted."),
+    ];
+    let outcome = project.run("Fix add.sh so that `sh check.sh` passes", turns);
+    assert_eq!((outcome.ending, outcome.answer.as_str()), (Ending::Done, "It subtracted."));
+    assert!(outcome.diff.contains("-echo $(($1 - $2))\n+echo $(($1 + $2))\n"), "{}", outcome.diff);
+    let told = project.told();
+    // What was taken back is not in the history: check, file, the edit that helped, check, the last question.
+    assert_eq!(told.len(), 5, "{told:?}");
+    assert!(told[3].contains("passed") && told[4].contains("+ $2"), "{told:?}");
+
+    let mut project = Project::new();
+    project.info.billions = 1.5;
+    let turns = vec![version("echo $(($1 * $2))\n"), version("echo 6\n")];
+    let outcome = project.run("Fix add.sh so that `sh check.sh` passes", turns);
+    let Ending::Stuck { message } = outcome.ending else { panic!("{:?}", outcome.ending) };
+    assert!(message.contains("2 versions of src/add.sh"), "{message}");
+    assert_eq!(std::fs::read_to_string(project.path("src/add.sh")).unwrap(), "echo $(($1 - $2))\n");
+    assert_eq!(outcome.diff, "");
 }
 
 #[test]

@@ -1,0 +1,238 @@
+//! How a small model mends what a named command shows: the command runs, the places its output points at and the file
+//! at fault are read, then versions of that file are tried, the likeliest first, until the command passes; what did
+//! not help is taken back. Here is what that needs besides the turn's steps, all pure: which file, what to read, and
+//! how a version becomes a call of `edit`.
+
+use crate::chat::ToolCall;
+use serde_json::json;
+
+/// Versions of a file that are tried.
+pub const MOST_TRIES: usize = 48;
+/// The same where the user must agree to each.
+pub const MOST_ASKED: usize = 3;
+/// Lines shown before and after a place that the output points at, and such places of a file.
+const BEFORE: usize = 10;
+const AFTER: usize = 3;
+const PLACES: usize = 3;
+/// Files besides the one at fault that are looked at.
+const FILES: usize = 2;
+
+/// What to look at before a file is revised.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Survey {
+    /// The file to revise.
+    pub file: String,
+    /// Reads of what the output points at, the file itself last: what stands last is best remembered.
+    pub reads: Vec<ToolCall>,
+}
+
+/// The file at fault is the first that the request names, else the first that the output names and that is no test.
+pub fn survey(named: &[String], files: &[String], output: &str) -> Option<Survey> {
+    let places = places(files, output);
+    let suspect = |path: &&String| !is_test(path) && language(path).is_some();
+    let file =
+        named.iter().find(suspect).or_else(|| places.iter().map(|(path, _)| path).find(suspect))?.clone();
+    let mut reads = Vec::new();
+    let mut shown: Vec<&String> = Vec::new();
+    for (path, _) in &places {
+        if *path == file || shown.contains(&path) || shown.len() == FILES {
+            continue;
+        }
+        shown.push(path);
+        let mut lines: Vec<usize> = places.iter().filter(|(p, _)| p == path).map(|(_, line)| *line).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        lines.truncate(PLACES);
+        // Windows around the places, (first line, last line); those that touch are read at once.
+        let mut windows: Vec<(usize, usize)> = Vec::new();
+        for line in lines {
+            let (first, last) = (line.saturating_sub(BEFORE).max(1), line + AFTER);
+            match windows.last_mut() {
+                Some(window) if first <= window.1 + 1 => window.1 = last,
+                _ => windows.push((first, last)),
+            }
+        }
+        reads.extend(windows.iter().map(|(first, last)| read(path, Some((*first, last + 1 - first)))));
+    }
+    reads.push(read(&file, None));
+    Some(Survey { file, reads })
+}
+
+fn read(path: &str, part: Option<(usize, usize)>) -> ToolCall {
+    let mut arguments = serde_json::Map::from_iter([("file_path".to_string(), json!(path))]);
+    if let Some((offset, limit)) = part {
+        arguments.extend([("offset".to_string(), json!(offset)), ("limit".to_string(), json!(limit))]);
+    }
+    ToolCall { name: "read_file".into(), arguments }
+}
+
+/// Where the output points into the workspace, as compilers, test runners and tracebacks print it: `path:line`,
+/// `path", line 12`, `path(12`. In the order they come.
+fn places(files: &[String], output: &str) -> Vec<(String, usize)> {
+    let mut found: Vec<(usize, String, usize)> = Vec::new();
+    for path in files {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        for (at, _) in output.match_indices(name) {
+            // The path may be absolute, or relative to somewhere else: its last two parts decide.
+            let parent = path.rsplit('/').nth(1);
+            let before = &output[..at];
+            let fits = match parent {
+                Some(parent) => before.ends_with(&format!("{parent}/")),
+                None => !before.ends_with(|c: char| c.is_alphanumeric() || "_-.".contains(c)),
+            };
+            let after = &output[at + name.len()..];
+            let number =
+                [":", "(", "\", line ", ", line ", " line "].iter().find_map(|mark| after.strip_prefix(mark));
+            let digits: String =
+                number.unwrap_or_default().chars().take_while(char::is_ascii_digit).collect();
+            if let (true, Ok(line)) = (fits, digits.parse()) {
+                found.push((at, path.clone(), line));
+            }
+        }
+    }
+    found.sort();
+    found.into_iter().map(|(_, path, line)| (path, line)).collect()
+}
+
+fn is_test(path: &str) -> bool {
+    path.split(['/', '.', '_', '-'])
+        .any(|part| ["test", "tests", "spec", "specs", "__tests__"].contains(&part))
+}
+
+/// The word that a Markdown block of code in this file's language opens with; `None` for what is no code.
+pub fn language(path: &str) -> Option<&'static str> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let (_, extension) = name.rsplit_once('.')?;
+    Some(match extension {
+        "rs" => "rust",
+        "py" => "python",
+        "js" | "mjs" | "cjs" | "jsx" => "javascript",
+        "ts" | "tsx" => "typescript",
+        "go" => "go",
+        "c" | "h" => "c",
+        "cc" | "cpp" | "cxx" | "hpp" => "cpp",
+        "java" => "java",
+        "kt" => "kotlin",
+        "rb" => "ruby",
+        "php" => "php",
+        "cs" => "csharp",
+        "swift" => "swift",
+        "sh" | "bash" => "bash",
+        "lua" => "lua",
+        "pl" => "perl",
+        _ => return None,
+    })
+}
+
+/// Where the code that may change ends: tests in the same file are not to be bent.
+pub fn changeable(text: &str) -> usize {
+    text.find("#[cfg(test)]").unwrap_or(text.len())
+}
+
+/// The smallest call of `edit` that makes `new` of `old`: whole lines, with as many around them as tell the place.
+pub fn edit_call(path: &str, old: &str, new: &str) -> ToolCall {
+    let (before, after): (Vec<&str>, Vec<&str>) =
+        (old.split_inclusive('\n').collect(), new.split_inclusive('\n').collect());
+    let least = before.len().min(after.len());
+    let mut head = before.iter().zip(&after).take_while(|(a, b)| a == b).count();
+    let behind = before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b).count();
+    let mut tail = behind.min(least - head);
+    let part = |head: usize, tail: usize| before[head..before.len() - tail].concat();
+    loop {
+        let place = part(head, tail);
+        let at = before[..head].concat().len();
+        // Found from the front and from the back at its own place: nowhere else, overlapping itself neither.
+        let alone = old.find(&place) == Some(at) && old.rfind(&place) == Some(at);
+        if !place.trim().is_empty() && alone || (head, tail) == (0, 0) {
+            break;
+        }
+        // The line above first, then the one below, and so on.
+        if head > 0 && (tail == 0 || tail >= head) {
+            head -= 1;
+        } else {
+            tail -= 1;
+        }
+    }
+    let arguments = [
+        ("file_path", json!(path)),
+        ("old_string", json!(part(head, tail))),
+        ("new_string", json!(after[head..after.len() - tail].concat())),
+    ];
+    ToolCall {
+        name: "edit".into(),
+        arguments: arguments.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(paths: &[&str]) -> Vec<String> {
+        paths.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn places_as_tools_print_them() {
+        let files = list(&["src/lib.rs", "tests/calc.rs", "test_a.py", "calc.py", "src/util/calc.py", "x.c"]);
+        let found = |output| {
+            places(&files, output).into_iter().map(|(p, l)| format!("{p} {l}")).collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(found("panicked at tests/calc.rs:15:5:"), "tests/calc.rs 15");
+        assert_eq!(found("error\n --> src/lib.rs:3:1"), "src/lib.rs 3");
+        assert_eq!(found("  File \"/tmp/p/test_a.py\", line 7, in test"), "test_a.py 7");
+        assert_eq!(found("at /tmp/p/src/util/calc.py:9"), "calc.py 9, src/util/calc.py 9");
+        assert_eq!(found("test_ring: x.c:20: main: Assertion"), "x.c 20");
+        assert_eq!(found("mycalc.py:3 and calc.py and lib.rs:4"), "");
+    }
+
+    #[test]
+    fn what_is_read_before_a_revision() {
+        let files = list(&["src/lib.rs", "tests/a.rs", "README.md"]);
+        let reads = |named: &[&str], output: &str| {
+            let survey = survey(&list(named), &files, output)?;
+            let shown = |call: &ToolCall| {
+                let get = |key: &str| call.arguments.get(key).cloned().unwrap_or_default();
+                format!("{} {} {}", get("file_path"), get("offset"), get("limit")).replace('"', "")
+            };
+            Some((survey.file, survey.reads.iter().map(shown).collect::<Vec<_>>()))
+        };
+        let expected = |reads: &[&str]| Some(("src/lib.rs".to_string(), list(reads)));
+        let output = "at tests/a.rs:30:5\nat tests/a.rs:5:1\nat tests/a.rs:80:2";
+        assert_eq!(
+            reads(&["src/lib.rs"], output),
+            expected(&["tests/a.rs 1 8", "tests/a.rs 20 14", "tests/a.rs 70 14", "src/lib.rs null null"])
+        );
+        assert_eq!(
+            reads(&[], "src/lib.rs:4:4\ntests/a.rs:30\ntests/a.rs:35\n"),
+            expected(&["tests/a.rs 20 19", "src/lib.rs null null"])
+        );
+        assert_eq!(reads(&["tests/a.rs", "README.md"], "tests/a.rs:30:5"), None);
+    }
+
+    #[test]
+    fn a_version_becomes_the_smallest_edit_that_tells_its_place() {
+        let check = |old: &str, new: &str, from: &str, to: &str| {
+            let call = edit_call("a", old, new);
+            assert_eq!(call.arguments["old_string"], from);
+            assert_eq!(call.arguments["new_string"], to);
+            assert_eq!(old.replacen(from, to, 1), new);
+        };
+        check("a\nb\nc\n", "a\nB\nc\n", "b\n", "B\n");
+        // The same line elsewhere: its neighbour tells which.
+        check("a\nx\nb\nx\n", "a\nx\nb\ny\n", "b\nx\n", "b\ny\n");
+        // New lines need an old one to stand by; lines that go need none.
+        check("a\nb\n", "a\nn\nb\n", "a\n", "a\nn\n");
+        check("a\nb\nc\n", "a\nc\n", "b\n", "");
+        check("x\nx\n", "x\ny\n", "x\nx\n", "x\ny\n");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_version_is_reached(old in "([ab]\n){1,8}", new in "([abc]\n){1,8}") {
+            let call = edit_call("a", &old, &new);
+            let get = |key: &str| call.arguments[key].as_str().unwrap().to_string();
+            proptest::prop_assert_eq!(old.replacen(&get("old_string"), &get("new_string"), 1), new);
+        }
+    }
+}
