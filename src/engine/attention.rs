@@ -4,8 +4,10 @@
 //! query head of the group and every token of the work item.
 #![allow(unsafe_code)]
 
-use super::kernels::dispatch;
+#[cfg(target_arch = "x86_64")]
+use super::kernels::avx512_attention;
 use super::kernels::scalar::tree16;
+use super::kernels::{KernelSet, dispatch};
 use super::kv::KvCache;
 use super::ops::exp;
 use super::pool::Shards;
@@ -15,12 +17,15 @@ use std::cell::RefCell;
 pub const TILE: usize = 512;
 /// Tokens of a prefill batch that share one decoding of a tile.
 pub const TOKENS: usize = 32;
+/// Query heads that share each load of a key or value, at most: as many as leave their sums in registers.
+pub const HEADS: usize = 4;
 
 #[derive(Default)]
 struct Scratch {
     /// [TILE][head_dim] each
     keys: Vec<f32>,
     values: Vec<f32>,
+    /// [HEADS][TILE]
     scores: Vec<f32>,
     /// Per token and head of the group: running maximum, sum, and [head_dim] of weighted values.
     max: Vec<f32>,
@@ -50,13 +55,17 @@ pub struct Item<'a> {
 
 /// # Safety
 /// `out` is [batch][heads][head_dim]; nobody else touches this item's tokens and heads.
-pub unsafe fn attend(set: super::kernels::KernelSet, item: &Item<'_>, out: &Shards<'_, f32>) {
+pub unsafe fn attend(set: KernelSet, item: &Item<'_>, out: &Shards<'_, f32>) {
     let Item { group, head_dim, n, .. } = *item;
     let heads = item.cache.shape().heads * group;
     SCRATCH.with_borrow_mut(|s| {
         s.keys.resize(TILE * head_dim, 0.0);
         s.values.resize(TILE * head_dim, 0.0);
-        s.scores.resize(TILE, 0.0);
+        s.scores.resize(HEADS * TILE, 0.0);
+        // Where there are kernels for it, heads of a group share loads; the sums are the same.
+        let shared =
+            cfg!(target_arch = "x86_64") && set == KernelSet::Avx512Vnni && head_dim.is_multiple_of(64);
+        let step = if shared { HEADS } else { 1 };
         s.max.clear();
         s.max.resize(n * group, f32::NEG_INFINITY);
         s.sum.clear();
@@ -74,17 +83,26 @@ pub unsafe fn attend(set: super::kernels::KernelSet, item: &Item<'_>, out: &Shar
                     continue;
                 }
                 let keys = loaded.min(position + 1 - tile);
-                for h in 0..group {
-                    let at = ((item.first + t) * heads + item.kv_head * group + h) * head_dim;
-                    let i = t * group + h;
-                    tile_step(
-                        set,
-                        &item.queries[at..at + head_dim],
-                        &s.keys[..keys * head_dim],
-                        &s.values[..keys * head_dim],
-                        &mut s.scores[..keys],
-                        (&mut s.max[i], &mut s.sum[i], &mut s.acc[i * head_dim..(i + 1) * head_dim]),
-                    );
+                let at = ((item.first + t) * heads + item.kv_head * group) * head_dim;
+                let (keys, values) = (&s.keys[..keys * head_dim], &s.values[..keys * head_dim]);
+                for h in (0..group).step_by(step) {
+                    let step = step.min(group - h);
+                    let (i, at) = (t * group + h, at + h * head_dim);
+                    let running = Running {
+                        max: &mut s.max[i..i + step],
+                        sum: &mut s.sum[i..i + step],
+                        acc: &mut s.acc[i * head_dim..(i + step) * head_dim],
+                    };
+                    let queries = &item.queries[at..at + step * head_dim];
+                    #[cfg(target_arch = "x86_64")]
+                    if shared {
+                        // SAFETY: the set says that the machine has the instructions, `shared` that the sizes fit.
+                        unsafe {
+                            avx512_attention::tile_steps(queries, keys, values, &mut s.scores, running)
+                        };
+                        continue;
+                    }
+                    tile_step(set, queries, keys, values, &mut s.scores, running);
                 }
             }
         }
@@ -103,6 +121,45 @@ pub unsafe fn attend(set: super::kernels::KernelSet, item: &Item<'_>, out: &Shar
     });
 }
 
+/// What query heads have come to so far: [heads], [heads], [heads][head_dim].
+pub struct Running<'a> {
+    pub max: &'a mut [f32],
+    pub sum: &'a mut [f32],
+    pub acc: &'a mut [f32],
+}
+
+impl Running<'_> {
+    /// Takes a tile's maximum and sum in; returns what the sums before and the tile's are multiplied with.
+    #[inline(always)]
+    pub fn merge(&mut self, head: usize, largest: f32, sum: f32) -> (f32, f32) {
+        let before = self.max[head];
+        let new_max = if largest > before { largest } else { before };
+        let keep = if before == f32::NEG_INFINITY { 0.0 } else { exp(before - new_max) };
+        let take = exp(largest - new_max);
+        self.sum[head] = self.sum[head] * keep + sum * take;
+        self.max[head] = new_max;
+        (keep, take)
+    }
+}
+
+/// Scores become weights, exp(score - largest); returns their sum, in sixteen lanes and one tree.
+#[inline(always)]
+pub fn weigh(scores: &mut [f32], largest: f32) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (whole, tail) = scores.as_chunks_mut::<16>();
+    for part in whole {
+        for lane in 0..16 {
+            part[lane] = exp(part[lane] - largest);
+            lanes[lane] += part[lane];
+        }
+    }
+    for (lane, score) in tail.iter_mut().enumerate() {
+        *score = exp(*score - largest);
+        lanes[lane] += *score;
+    }
+    tree16(&lanes)
+}
+
 dispatch! {
     /// One query against one tile of keys; merges into the running (maximum, sum, accumulated values).
     fn tile_step(
@@ -110,10 +167,11 @@ dispatch! {
         keys: &[f32],
         values: &[f32],
         scores: &mut [f32],
-        running: (&mut f32, &mut f32, &mut [f32]),
+        running: Running<'_>,
     ) {
         let dim = query.len();
-        let (run_max, run_sum, run_acc) = running;
+        let mut running = running;
+        let scores = &mut scores[..keys.len() / dim];
         let scale = 1.0 / (dim as f32).sqrt();
         let mut largest = f32::NEG_INFINITY;
         for (score, key) in scores.iter_mut().zip(keys.chunks_exact(dim)) {
@@ -126,25 +184,10 @@ dispatch! {
             *score = tree16(&lanes) * scale;
             largest = if *score > largest { *score } else { largest };
         }
-        let mut lanes = [0f32; 16];
-        let (whole, tail) = scores.as_chunks_mut::<16>();
-        for part in whole {
-            for lane in 0..16 {
-                part[lane] = exp(part[lane] - largest);
-                lanes[lane] += part[lane];
-            }
-        }
-        for (lane, score) in tail.iter_mut().enumerate() {
-            *score = exp(*score - largest);
-            lanes[lane] += *score;
-        }
-        let sum = tree16(&lanes);
+        let sum = weigh(scores, largest);
+        let (keep, take) = running.merge(0, largest, sum);
         // The tile's weighted values, 64 dimensions at a time so that they stay in registers.
-        let first = *run_max == f32::NEG_INFINITY;
-        let new_max = if largest > *run_max { largest } else { *run_max };
-        let keep = if first { 0.0 } else { exp(*run_max - new_max) };
-        let take = exp(largest - new_max);
-        for (part, acc) in run_acc.chunks_mut(64).enumerate() {
+        for (part, acc) in running.acc.chunks_mut(64).enumerate() {
             let mut tile = [0f32; 64];
             if acc.len() == 64 {
                 for (p, value) in scores.iter().zip(values.chunks_exact(dim)) {
@@ -164,7 +207,5 @@ dispatch! {
                 *acc = *acc * keep + tile * take;
             }
         }
-        *run_sum = *run_sum * keep + sum * take;
-        *run_max = new_max;
     }
 }

@@ -199,7 +199,8 @@ impl Model for ScriptedModel {
         _revision: Revision<'_>,
         _on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Revised, ModelError> {
-        let next = self.turns.pop_front_if(|turn| turn.revised.is_some());
+        let is_next = self.turns.front().is_some_and(|turn| turn.revised.is_some());
+        let next = if is_next { self.turns.pop_front() } else { None };
         Ok(Revised { text: next.and_then(|turn| turn.revised), ..Revised::default() })
     }
 }

@@ -9,6 +9,8 @@
 pub mod act;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512_attention;
 pub mod scalar;
 mod strip;
 
