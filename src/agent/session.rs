@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The tool whose calls can be settled in part, and files looked through for the one a request names.
 const EDIT: &str = "edit";
@@ -429,8 +429,10 @@ impl Session {
             max_chars: room * 3,
         };
         let count = |text: &str| self.model.count_tokens(text);
+        let started = Instant::now();
         match tool.run(&mut context, &call.arguments) {
             Ok(output) => ToolReport::Output {
+                seconds: started.elapsed().as_secs_f64().ceil() as u64,
                 text: fit(&output.text, room, &count),
                 summary: output.summary,
                 diff: output.diff,

@@ -80,14 +80,13 @@ pub enum ToolReport {
         summary: String,
         diff: String,
         ok: bool,
+        /// How long the tool ran.
+        seconds: u64,
     },
     /// The model can repair this.
     Error(String),
     /// Only the user can.
-    Fatal {
-        message: String,
-        hint: String,
-    },
+    Fatal { message: String, hint: String },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -178,8 +177,8 @@ pub struct Turn {
     named: Vec<String>,
     /// The lines that the version in hand replaces, and its own.
     version: (String, String),
-    /// The check passes: the next answer is the last, whatever it calls.
-    closing: bool,
+    /// What the check took before anything was changed.
+    check_seconds: u64,
     /// The user had to be asked for something in this turn.
     asked: bool,
     changed: bool,
@@ -219,7 +218,7 @@ impl Turn {
             repair: Repair::Untried,
             named,
             version: Default::default(),
-            closing: false,
+            check_seconds: 0,
             asked: false,
             changed: false,
             last_run: None,
@@ -318,14 +317,7 @@ impl Turn {
         let Some(command) = self.command().filter(|_| led && self.denials.is_empty()) else { return false };
         match (self.repair.clone(), self.changed, self.last_run) {
             (_, true, None) => self.own_call(command, effects),
-            (Repair::Trying { .. }, _, Some(true)) => {
-                self.closing = true;
-                let check = self.wish.check.clone().unwrap_or_default();
-                let (old, new) = &self.version;
-                let values = [("check", check.as_str()), ("old", old.as_str()), ("new", new.as_str())];
-                self.notes.push(note("check_passes", &values));
-                return false;
-            }
+            (Repair::Trying { file, tries }, _, Some(true)) => self.mended(&file, tries, effects),
             (_, _, Some(true)) => return false,
             (Repair::Untried, false, _) => {
                 let output = self.last.as_ref().map(|(_, text)| text.as_str()).unwrap_or_default();
@@ -379,9 +371,11 @@ impl Turn {
             (Some(call), Repair::Trying { tries, .. }) => {
                 *tries += 1;
                 self.last_run = None;
-                let text =
-                    |key: &str| call.arguments.get(key).and_then(|text| text.as_str()).unwrap_or_default();
-                self.version = (text("old_string").into(), text("new_string").into());
+                let text = |key: &str| {
+                    let text = call.arguments.get(key).and_then(|text| text.as_str());
+                    text.unwrap_or_default().trim_end_matches('\n').to_string()
+                };
+                self.version = (text("old_string"), text("new_string"));
                 self.own_calls(vec![call], effects);
             }
             (_, Repair::Trying { tries: 1.., .. }) => self.out_of_versions(effects),
@@ -391,6 +385,20 @@ impl Turn {
                 self.call_model(effects);
             }
         }
+    }
+
+    /// The check passes: what was done is said as it was. (Asked to explain, a model this small makes things up.)
+    fn mended(&mut self, file: &str, tries: usize, effects: &mut Vec<Effect>) {
+        let (old, new) = &self.version;
+        let earlier = match tries - 1 {
+            0 => String::new(),
+            count => note("mended_after", &[("count", &count.to_string())]),
+        };
+        let check = self.wish.check.as_deref().unwrap_or_default();
+        let values = [("path", file), ("check", check), ("old", old), ("new", new), ("earlier", &earlier)];
+        self.answer = note("mended", &values).trim_end().to_string();
+        effects.push(Effect::Append(Message::new(Role::Assistant, self.answer.clone())));
+        self.finish(Ending::Done, effects);
     }
 
     fn out_of_versions(&mut self, effects: &mut Vec<Effect>) {
@@ -417,9 +425,13 @@ impl Turn {
         self.require_edit();
     }
 
-    /// A command that the turn itself calls for, as the model would: it is judged, run and told like any call.
+    /// A command that the turn itself calls for, as the model would: it is judged, run and told like any call. A
+    /// version of a file may well run for ever: it gets several times what the check took before.
     fn own_call(&mut self, command: String, effects: &mut Vec<Effect>) {
-        let arguments = [("command".to_string(), command.into())].into_iter().collect();
+        let mut arguments = serde_json::Map::from_iter([("command".to_string(), command.into())]);
+        if let Repair::Trying { .. } = self.repair {
+            arguments.insert("timeout".into(), (self.check_seconds * 4 + 5).into());
+        }
         self.own_calls(vec![ToolCall { name: SHELL.into(), arguments }], effects);
     }
 
@@ -440,13 +452,6 @@ impl Turn {
         self.take_in(&message, usage, effects);
         match stop {
             StopReason::Cancelled => return self.finish(Ending::Interrupted, effects),
-            _ if self.closing => {
-                if self.answer.is_empty() {
-                    let check = self.wish.check.as_deref().unwrap_or_default();
-                    self.answer = format!("{check} passes.");
-                }
-                return self.finish(Ending::Done, effects);
-            }
             StopReason::Repetition => {
                 let message =
                     "The model repeated the same text again and again, so it was stopped.".to_string();
@@ -635,12 +640,15 @@ impl Turn {
         let id = self.id();
         let name = call.name.clone();
         let ended = match report {
-            ToolReport::Output { text, summary, diff, ok } => {
+            ToolReport::Output { text, summary, diff, ok, seconds } => {
                 if !diff.is_empty() || (access == Access::Write && ok) {
                     self.changed = true;
                     self.last_run = None;
                 }
                 if access == Access::Execute {
+                    if self.repair == Repair::Untried {
+                        self.check_seconds = seconds;
+                    }
                     self.last_run = Some(ok);
                 }
                 effects.push(Effect::Emit(Event::ToolCallFinished { id, name, ok, summary }));

@@ -72,6 +72,7 @@ fn output(text: &str) -> Input {
         summary: "did it".into(),
         diff: String::new(),
         ok: true,
+        seconds: 1,
     })
 }
 
@@ -183,8 +184,13 @@ fn the_third_identical_error_says_do_something_else() {
 #[test]
 fn the_same_call_five_times_with_the_same_result_stops_the_turn() {
     let mut turn = turn(rules());
-    let report =
-        || ToolReport::Output { text: "t".into(), summary: "s".into(), diff: String::new(), ok: true };
+    let report = || ToolReport::Output {
+        text: "t".into(),
+        summary: "s".into(),
+        diff: String::new(),
+        ok: true,
+        seconds: 1,
+    };
     for _ in 0..4 {
         assert!(calls_model(&step(&mut turn, read("a"), Access::Read, report())));
     }
@@ -204,6 +210,7 @@ fn another_result_or_another_call_between_is_no_loop() {
             summary: String::new(),
             diff: String::new(),
             ok: true,
+            seconds: 1,
         };
         assert!(calls_model(&step(&mut turn, read("a"), Access::Read, report)));
     }
@@ -414,8 +421,13 @@ fn small_models_are_nudged_a_few_times_and_others_never() {
 #[test]
 fn a_small_models_edits_are_checked_and_taken_back_until_the_check_passes() {
     let mut turn = Turn::new("Fix it and run `cargo test`", tools(), Rules { small: true, ..rules() });
-    let report =
-        |ok, diff: &str| ToolReport::Output { text: "t".into(), summary: "s".into(), diff: diff.into(), ok };
+    let report = |ok, diff: &str| ToolReport::Output {
+        text: "t".into(),
+        summary: "s".into(),
+        diff: diff.into(),
+        ok,
+        seconds: 1,
+    };
     let run = || call("run_shell_command", json!({"command": "cargo test"}));
     let must_edit = Effect::CallModel { max_tokens: None, must_call: Some("edit") };
     let effects = turn.handle(Input::Start);

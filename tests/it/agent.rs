@@ -454,19 +454,25 @@ fn versions_of_the_named_file_are_tried_until_the_check_passes() {
     let version = |text: &str| ScriptedTurn { revised: Some(text.into()), ..ScriptedTurn::default() };
     let mut project = Project::new();
     project.info.billions = 1.5;
-    let turns = vec![
-        version("echo $(($1 * $2))\n"),
-        version("echo $(($1 - $2)\n"),
-        version("echo $(($1 + $2))\n"),
-        says("It subtracted."),
-    ];
+    let turns =
+        vec![version("echo $(($1 * $2))\n"), version("echo $(($1 - $2)\n"), version("echo $(($1 + $2))\n")];
     let outcome = project.run("Fix add.sh so that `sh check.sh` passes", turns);
-    assert_eq!((outcome.ending, outcome.answer.as_str()), (Ending::Done, "It subtracted."));
+    assert_eq!(outcome.ending, Ending::Done);
+    assert!(
+        outcome
+            .answer
+            .starts_with("`sh check.sh` passes now. In src/add.sh this\n```\necho $(($1 - $2))\n```")
+    );
+    assert!(
+        outcome
+            .answer
+            .ends_with("2 other versions were tried before; they did not help and were taken back.")
+    );
     assert!(outcome.diff.contains("-echo $(($1 - $2))\n+echo $(($1 + $2))\n"), "{}", outcome.diff);
     let told = project.told();
-    // What was taken back is not in the history: check, file, the edit that helped, check, the last question.
-    assert_eq!(told.len(), 5, "{told:?}");
-    assert!(told[3].contains("passed") && told[4].contains("+ $2"), "{told:?}");
+    // What was taken back is not in the history: check, file, the edit that helped, check.
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(told[3].contains("passed"), "{told:?}");
 
     let mut project = Project::new();
     project.info.billions = 1.5;
