@@ -69,6 +69,9 @@ pub enum Inspect {
     },
     /// {"messages", "tools"?, "add_generation_prompt"?} -> {"text"}
     Prompt {
+        /// Print what a new session in this directory would send for TEXT (with -m: and how many tokens it is)
+        #[arg(long, value_name = "TEXT")]
+        session: Option<String>,
         #[command(flatten)]
         model: ModelArgs,
         /// qwen3-coder, hermes, hermes-qwen2.5 or thinking
@@ -133,7 +136,13 @@ impl Cli {
             }
             Command::Inspect(Inspect::Gguf { file }) => commands::inspect::gguf(&file),
             Command::Inspect(Inspect::Tokens { model }) => commands::inspect::tokens(&model.path()?),
-            Command::Inspect(Inspect::Prompt { model, format }) => {
+            Command::Inspect(Inspect::Prompt { session: Some(request), model, format }) => {
+                let chat =
+                    format.as_deref().map(|name| commands::inspect::format(Some(name), None)).transpose()?;
+                let config = model.config()?;
+                commands::inspect_session::session(&config, model.model.is_some(), chat, &request)
+            }
+            Command::Inspect(Inspect::Prompt { session: None, model, format }) => {
                 let format = model.format(format.as_deref())?;
                 commands::inspect::lines(|line| inspect_chat::prompt_line(format, line))
             }

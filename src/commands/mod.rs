@@ -7,6 +7,7 @@ pub mod exec;
 pub mod inspect;
 pub mod inspect_chat;
 pub mod inspect_gguf;
+pub mod inspect_session;
 pub mod load;
 pub mod models;
 pub mod sandbox;

@@ -11,6 +11,7 @@ mod model;
 mod oracle;
 mod quant;
 mod real_model;
+mod revise;
 mod shell;
 mod tokenizer;
 mod tools;

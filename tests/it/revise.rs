@@ -1,0 +1,169 @@
+//! The search for versions of a text: what it leaves behind (nothing), and what the real model finds.
+
+use crate::oracle::manifest;
+use crate::real_model::model_path;
+use qwright::agent::{SessionOptions, offered_tools, opening_messages};
+use qwright::chat::{Message, Role};
+use qwright::engine::kernels::KernelSet;
+use qwright::engine::kv::KvType;
+use qwright::engine::sampler::SamplingParams;
+use qwright::engine::{Engine, EngineOptions, Want};
+use qwright::model::local::{LocalModel, LocalOptions};
+use qwright::model::{Model, ModelEvent, Request, Revision, Sampling};
+use qwright::tools::Registry;
+use qwright::workspace::Workspace;
+use std::sync::atomic::AtomicBool;
+
+fn tiny() -> Engine {
+    Engine::open(&manifest().join("fixtures/oracle/tiny-qwen2-q4_k_m.gguf"), EngineOptions::default())
+        .unwrap()
+}
+
+fn append(engine: &mut Engine, sequence: &mut qwright::engine::Sequence, tokens: &[u32]) -> Vec<u32> {
+    let logits = engine.append(sequence, tokens, Want::Last, &AtomicBool::new(false), &mut |_| {}).unwrap();
+    logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+#[test]
+fn what_was_tried_in_place_of_a_sequences_end_leaves_no_trace() {
+    let mut engine = tiny();
+    let tokens: Vec<u32> = (0..90).map(|i| (i * 7 + 3) % 280).collect();
+    let other: Vec<u32> = (0..20).map(|i| (i * 11 + 5) % 280).collect();
+    for kind in KvType::ALL {
+        let mut whole = engine.sequence(100, kind);
+        append(&mut engine, &mut whole, &tokens);
+        let expected = append(&mut engine, &mut whole, &[1, 2, 3]);
+        let mut tried = engine.sequence(100, kind);
+        append(&mut engine, &mut tried, &tokens);
+        // In the midst, near the end, at the very end; as many tokens as were announced, fewer, and none.
+        for (at, most, n) in [(40, 20, 20), (40, 30, 7), (85, 14, 14), (90, 10, 10), (0, 20, 20), (50, 5, 0)]
+        {
+            let aside = tried.set_aside(at, most);
+            let alone = if n > 0 { append(&mut engine, &mut tried, &other[..n]) } else { Vec::new() };
+            tried.put_back(aside);
+            assert_eq!(tried.tokens(), tokens);
+            if n > 0 {
+                let mut fresh = engine.sequence(100, kind);
+                if at > 0 {
+                    append(&mut engine, &mut fresh, &tokens[..at]);
+                }
+                assert_eq!(append(&mut engine, &mut fresh, &other[..n]), alone, "{kind:?} {at} {n}");
+            }
+        }
+        assert_eq!(append(&mut engine, &mut tried, &[1, 2, 3]), expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn scores_are_those_of_the_logits() {
+    let mut engine = tiny();
+    let tokens: Vec<u32> = (0..300).map(|i| (i * 13 + 3) % 280).collect();
+    let mut sequence = engine.sequence(300, KvType::F32);
+    let never = AtomicBool::new(false);
+    let scored = engine.append_scored(&mut sequence, &tokens, 4, &never, &mut |_| {}).unwrap();
+    assert_eq!(scored.len(), tokens.len() - 1);
+    assert_eq!(sequence.tokens(), tokens);
+    let mut again = engine.sequence(300, KvType::F32);
+    let logits = engine.append(&mut again, &tokens, Want::All, &never, &mut |_| {}).unwrap();
+    for (i, row) in logits.chunks_exact(engine.config.vocab).take(tokens.len() - 1).enumerate() {
+        let sum: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+        let logprob = |id: u32| f64::from(row[id as usize]) - sum.ln();
+        assert!((f64::from(scored[i].logprob) - logprob(tokens[i + 1])).abs() < 1e-3, "place {i}");
+        assert_eq!(scored[i].others.len(), 4);
+        for pair in scored[i].others.windows(2) {
+            assert!(pair[0].1 >= pair[1].1 && pair[0].0 != tokens[i + 1]);
+        }
+        let best = scored[i].others[0];
+        assert!((f64::from(best.1) - logprob(best.0)).abs() < 1e-3, "place {i}");
+    }
+}
+
+fn real(threads: usize) -> LocalModel {
+    let options = LocalOptions {
+        engine: EngineOptions { threads, kernels: KernelSet::best(), ..Default::default() },
+        kv: KvType::F16,
+        context: Some(4096),
+        format: None,
+        sampling: SamplingParams {
+            seed: 0,
+            temperature: 0.7,
+            top_k: 20,
+            top_p: 0.8,
+            min_p: 0.0,
+            repetition_penalty: 1.05,
+        },
+    };
+    LocalModel::load(&model_path(), &options, &AtomicBool::new(false), &mut |_, _| {}).unwrap()
+}
+
+#[test]
+fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
+    const TEXT: &str =
+        "/// Area of a rectangle.\npub fn area(width: u32, height: u32) -> u32 {\n    width + height\n}\n";
+    let history = [
+        Message::new(Role::System, "You are a programmer."),
+        Message::new(Role::User, format!("src/area.rs:\n```\n{TEXT}```\narea(2, 4) gives 6.")),
+    ];
+    let ask =
+        Message::new(Role::User, "Find the bug and fix it. Answer with the whole file in one code block.");
+    let never = AtomicBool::new(false);
+    let mut found: Vec<Vec<String>> = Vec::new();
+    for threads in [2, 1] {
+        let mut model = real(threads);
+        let mut versions = Vec::new();
+        for _ in 0..4 {
+            let revision = Revision {
+                messages: &history,
+                tools: &[],
+                ask: &ask,
+                text: TEXT,
+                language: "rust",
+                until: TEXT.len(),
+                sampling: Sampling { seed: 5, ..Sampling::default() },
+                cancel: &never,
+            };
+            versions.extend(model.revise(revision, &mut |_: ModelEvent| {}).unwrap().text);
+        }
+        assert!(versions.iter().any(|version| version.contains("width * height")), "{versions:#?}");
+        let distinct: std::collections::HashSet<&String> = versions.iter().collect();
+        assert_eq!(distinct.len(), versions.len(), "no version comes twice");
+        assert!(versions.iter().all(|version| version != TEXT));
+        found.push(versions);
+        let answer = |model: &mut LocalModel, messages: &[Message]| {
+            let request = Request {
+                messages,
+                tools: &[],
+                sampling: Sampling { seed: 1, temperature: None, max_tokens: 12 },
+                must_call: None,
+                cancel: &never,
+            };
+            model.generate(request, &mut |_| {}).unwrap()
+        };
+        let mut longer = history.to_vec();
+        longer.push(Message::new(Role::Assistant, "It is mended."));
+        longer.push(Message::new(Role::User, "What was it?"));
+        let after = answer(&mut model, &longer);
+        assert_eq!(after.usage.repeated, 0);
+        assert!(after.usage.cached > 40, "the history was still there: {:?}", after.usage);
+        assert_eq!(after.message, answer(&mut real(threads), &longer).message, "and undisturbed");
+    }
+    assert_eq!(found[0], found[1], "the same versions with any number of threads");
+}
+
+/// The promise of the README and of `design.md`: prompt and tools together, exactly counted.
+#[test]
+fn prompt_and_all_tools_are_under_two_thousand_tokens() {
+    let model = real(2);
+    let folder = tempfile::tempdir().unwrap();
+    let workspace = Workspace::open(folder.path(), &[]).unwrap();
+    let mut large = model.info().clone();
+    large.billions = 30.0;
+    let specs = offered_tools(&Registry::standard(), &large).specs();
+    assert_eq!(specs.len(), Registry::standard().specs().len());
+    let options = SessionOptions::default();
+    let opening =
+        opening_messages(&workspace, &large, &options, "Hello", &|text: &str| model.count_tokens(text));
+    let tokens = model.count_history(&opening, &specs);
+    println!("system prompt, {} tools and a first message: {tokens} tokens", specs.len());
+    assert!(tokens < 2000, "{tokens}");
+}
