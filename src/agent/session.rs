@@ -10,7 +10,7 @@ use super::protocol::{ApprovalMode, Decision, Ending, Event, Op, TurnOutcome};
 use super::repair;
 use super::surroundings::{is_small, offered_tools, opening_messages};
 use super::transcript::{self, Record, Transcript};
-use super::turn::{Effect, Input, Rules, Stop, ToolReport, Turn};
+use super::turn::{Effect, Input, Must, Rules, Stop, ToolReport, Turn};
 use crate::chat::{Message, Role, ToolCall, ToolSpec};
 use crate::model::{
     Model, ModelError, ModelEvent, Request, RequiredCall, Revised, Revision, Sampling, StopReason, Usage,
@@ -244,7 +244,7 @@ impl Session {
 
     fn carry_out(&mut self, effect: Effect) -> Input {
         match effect {
-            Effect::CallModel { max_tokens, must_call } => self.call_model(max_tokens, must_call),
+            Effect::CallModel { max_tokens, must } => self.call_model(max_tokens, must),
             Effect::Judge { call } => self.judge(&call),
             Effect::AskApproval { id, call, access, summary, reason } => {
                 let preview = self
@@ -335,7 +335,7 @@ impl Session {
         }
     }
 
-    fn call_model(&mut self, max_tokens: Option<usize>, must_call: Option<&'static str>) -> Input {
+    fn call_model(&mut self, max_tokens: Option<usize>, must: Must) -> Input {
         let context = self.model.info().context;
         let needed = self.model.count_history(&self.history, &self.specs);
         let room = context.saturating_sub(needed);
@@ -343,13 +343,17 @@ impl Session {
             let needed = needed + LEAST_ANSWER;
             return Input::ModelFailed(ModelError::ContextFull { needed, limit: context });
         }
-        let required = must_call.map(|tool| self.required_call(tool));
+        let required = match must {
+            Must::Call(tool) => Some(self.required_call(tool)),
+            Must::Nothing | Must::Answer => None,
+        };
         let most = answer_room(context).min(room).min(max_tokens.unwrap_or(usize::MAX));
         let request = Request {
             messages: &self.history,
             tools: &self.specs,
             sampling: self.sampling(most),
             must_call: required.as_ref(),
+            words_only: must == Must::Answer,
             cancel: &self.cancel,
         };
         let events = &self.events;

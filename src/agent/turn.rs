@@ -4,7 +4,7 @@
 //! tool) or with `Finish`; the session carries it out and feeds back what came of it.
 
 use super::approval::Verdict;
-use super::nudge::{self, Facts, Nudge, Wish};
+use super::nudge::{self, Facts, Kind, Nudge, Wish};
 use super::opening::named_files;
 use super::prompts::note;
 use super::protocol::{Access, Decision, Denial, Ending, Event, Limit, TurnOutcome, Usage};
@@ -96,8 +96,7 @@ pub enum Effect {
     Emit(Event),
     CallModel {
         max_tokens: Option<usize>,
-        /// A tool the answer must call (a nudge that words alone did not achieve).
-        must_call: Option<&'static str>,
+        must: Must,
     },
     /// Ask the model for the next version of this file.
     Revise {
@@ -124,6 +123,17 @@ pub enum Effect {
     },
     /// `diff` of the outcome is left to the session.
     Finish(TurnOutcome),
+}
+
+/// What words alone did not achieve is asked of the next answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Must {
+    #[default]
+    Nothing,
+    /// It opens with a call of this tool.
+    Call(&'static str),
+    /// It calls nothing.
+    Answer,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -166,11 +176,13 @@ pub struct Turn {
     errors: HashMap<String, usize>,
     last: Option<(ToolCall, String)>,
     same: usize,
+    /// How often each call came with the same result since something changed.
+    again: HashMap<String, usize>,
     cut_off: usize,
     empty: usize,
     nudged: Vec<Nudge>,
     /// What the next answer must call.
-    must_call: Option<&'static str>,
+    must: Must,
     /// The turn itself asked for the last call.
     led: bool,
     repair: Repair,
@@ -210,10 +222,11 @@ impl Turn {
             errors: HashMap::new(),
             last: None,
             same: 0,
+            again: HashMap::new(),
             cut_off: 0,
             empty: 0,
             nudged: Vec::new(),
-            must_call: None,
+            must: Must::Nothing,
             led: false,
             repair: Repair::Untried,
             named,
@@ -277,7 +290,7 @@ impl Turn {
         let Some(left) = self.tokens_left(effects) else { return };
         self.called = false;
         self.state = State::Generating;
-        effects.push(Effect::CallModel { max_tokens: left, must_call: self.must_call.take() });
+        effects.push(Effect::CallModel { max_tokens: left, must: std::mem::take(&mut self.must) });
     }
 
     /// Tokens the model may still write (`None` inside: any number); without another call of it left, the turn ends.
@@ -334,6 +347,7 @@ impl Turn {
                 effects.push(Effect::TakeBack { forget: true });
                 self.changed = false;
                 self.last = None;
+                self.again.clear();
                 self.revise(file, tries, effects);
             }
             (Repair::Over, false, _) => {
@@ -411,8 +425,8 @@ impl Turn {
     }
 
     fn require_edit(&mut self) {
-        self.must_call = Some(EDIT).filter(|name| self.offers(name));
-        self.led = self.must_call.is_some();
+        self.led = self.offers(EDIT);
+        self.must = if self.led { Must::Call(EDIT) } else { Must::Nothing };
     }
 
     /// A guess that did not help would only mislead the next one.
@@ -591,6 +605,14 @@ impl Turn {
         summary: String,
         effects: &mut Vec<Effect>,
     ) {
+        // A small model that is asked a question reaches for `edit` all the same.
+        if self.rules.small && self.wish.kind == Kind::Question && access == Access::Write {
+            self.must = Must::Answer;
+            if !self.refuse(call, note("only_a_question", &[]), effects) {
+                self.next(effects);
+            }
+            return;
+        }
         match verdict {
             Verdict::Run => self.run(call, access, summary, effects),
             Verdict::Ask(reason) if self.rules.can_ask => {
@@ -644,6 +666,7 @@ impl Turn {
                 if !diff.is_empty() || (access == Access::Write && ok) {
                     self.changed = true;
                     self.last_run = None;
+                    self.again.clear();
                 }
                 if access == Access::Execute {
                     if self.repair == Repair::Untried {
@@ -690,16 +713,21 @@ impl Turn {
         self.last = now;
         let Some((call, text)) = &self.last else { return false };
         let (name, shown) = (call.name.clone(), text.clone());
+        // Going to and fro between two calls is no better than one again and again.
+        let pair = format!("{name}\n{}\n{text}", serde_json::Value::from(call.arguments.clone()));
+        let again = self.again.entry(pair).or_default();
+        *again += 1;
+        let circles = self.same >= SAME_CALL_STOPS || *again >= SAME_CALL_STOPS;
         let shown = if error { self.count_error(&name, shown).0 } else { shown };
         effects.push(Effect::Append(Message::new(Role::Tool, shown)));
-        if self.same < SAME_CALL_STOPS {
+        if !circles {
             return false;
         }
         let ending = if self.denied_last {
             Ending::Denied
         } else {
             let message = format!(
-                "The model made the same call of {name} {SAME_CALL_STOPS} times in a row with the same result, so it was stopped."
+                "The model made the same call of {name} {SAME_CALL_STOPS} times with the same result, so it was stopped."
             );
             Ending::Stuck { message }
         };

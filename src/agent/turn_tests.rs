@@ -37,7 +37,7 @@ fn turn(rules: Rules) -> Turn {
     let mut turn = Turn::new("Fix it", tools(), rules);
     assert_eq!(
         turn.handle(Input::Start),
-        [Effect::CallModel { max_tokens: turn.rules.max_tokens, must_call: None }]
+        [Effect::CallModel { max_tokens: turn.rules.max_tokens, must: Must::Nothing }]
     );
     turn
 }
@@ -413,7 +413,7 @@ fn small_models_are_nudged_a_few_times_and_others_never() {
         let effects = small.handle(Input::Generated(shown.clone()));
         assert!(appended(&effects)[1].1.starts_with("Nothing was changed"));
         // Words alone did not achieve it, so the answer has to open with the call.
-        assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must_call: Some("edit") }));
+        assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Call("edit") }));
     }
     assert_eq!(outcome(&small.handle(Input::Generated(shown))).ending, Ending::Done);
 }
@@ -429,7 +429,7 @@ fn a_small_models_edits_are_checked_and_taken_back_until_the_check_passes() {
         seconds: 1,
     };
     let run = || call("run_shell_command", json!({"command": "cargo test"}));
-    let must_edit = Effect::CallModel { max_tokens: None, must_call: Some("edit") };
+    let must_edit = Effect::CallModel { max_tokens: None, must: Must::Call("edit") };
     let effects = turn.handle(Input::Start);
     assert_eq!(effects.last(), Some(&Effect::Judge { call: run() }));
     turn.handle(judged(Verdict::Run, Access::Execute));
@@ -465,4 +465,33 @@ fn an_input_nobody_waits_for_changes_nothing() {
     assert_eq!(turn.handle(output("late")), []);
     assert_eq!(turn.handle(Input::Decided(Decision::Allow)), []);
     assert!(matches!(turn.handle(Input::Generated(answer("ok", &[]))).last(), Some(Effect::Finish(_))));
+}
+
+#[test]
+fn a_question_to_a_small_model_changes_nothing_and_gets_an_answer() {
+    let mut turn = Turn::new("What does a do?", tools(), Rules { small: true, ..rules() });
+    turn.handle(Input::Start);
+    turn.handle(Input::Generated(answer("", &[call("edit", json!({"file_path": "a"}))])));
+    let effects = turn.handle(judged(Verdict::Run, Access::Write));
+    assert!(appended(&effects)[0].1.contains("a question"), "{effects:?}");
+    assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Answer }));
+    assert_eq!(outcome(&turn.handle(Input::Generated(answer("It adds.", &[])))).ending, Ending::Done);
+}
+
+#[test]
+fn to_and_fro_between_two_calls_is_going_in_circles() {
+    let mut turn = turn(rules());
+    let Input::ToolDone(same) = output("same") else { unreachable!() };
+    for round in 1.. {
+        assert!(round < 10, "it never ends");
+        let mut ended = false;
+        for path in ["a", "b"] {
+            let effects = step(&mut turn, read(path), Access::Read, same.clone());
+            ended |= matches!(effects.last(), Some(Effect::Finish(_)));
+        }
+        if ended {
+            assert_eq!(round, SAME_CALL_STOPS);
+            break;
+        }
+    }
 }

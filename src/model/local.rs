@@ -250,6 +250,10 @@ impl LocalModel {
         parser.push(opening).into_iter().for_each(|event| emit(event, on_event));
         let mut utf8 = Utf8Stream::default();
         let mut tail = Tail::default();
+        let mut mask = self.allowed.clone();
+        if let Some(opens) = self.tokenizer.added("<tool_call>").filter(|_| request.words_only) {
+            mask.deny(opens);
+        }
         let start = self.sequence.tokens().len();
         let room = self.sequence.capacity().saturating_sub(start + 8);
         let most =
@@ -264,7 +268,7 @@ impl LocalModel {
             }
             let tokens = self.sequence.tokens();
             let recent = &tokens[start.saturating_sub(PENALTY_BEFORE)..];
-            let token = sampler.sample(&mut logits, recent, Some(&self.allowed), tokens.len() as u64);
+            let token = sampler.sample(&mut logits, recent, Some(&mask), tokens.len() as u64);
             if self.tokenizer.stops().contains(&token) {
                 break StopReason::End;
             }

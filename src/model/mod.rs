@@ -35,6 +35,8 @@ pub struct Request<'a> {
     /// A call the answer must make. A model that thinks before it answers, or that we do not sample ourselves, may
     /// leave it aside.
     pub must_call: Option<&'a RequiredCall>,
+    /// The answer may not open a call with the tag that a call opens with.
+    pub words_only: bool,
     pub cancel: &'a AtomicBool,
 }
 

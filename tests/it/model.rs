@@ -17,6 +17,7 @@ fn ask(
             messages,
             tools: &specs,
             must_call: None,
+            words_only: false,
             sampling: Sampling { max_tokens, ..Sampling::default() },
             cancel: &AtomicBool::new(false),
         },
