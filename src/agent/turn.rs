@@ -253,7 +253,10 @@ impl Turn {
             (state, Input::Stopped { why, partial }) => self.stopped(state, why, partial, &mut effects),
             (State::New, Input::Start) => match self.first_check() {
                 Some(command) => self.own_call(command, &mut effects),
-                None => self.call_model(&mut effects),
+                None => {
+                    self.must = self.first_answer();
+                    self.call_model(&mut effects);
+                }
             },
             (State::Revising, Input::Revised { call, usage }) => self.revised(call, usage, &mut effects),
             (State::Generating, Input::Generated(generated)) => self.generated(generated, &mut effects),
@@ -321,6 +324,17 @@ impl Turn {
     /// A small model asked to mend what a named command shows does best with that command's output before it.
     fn first_check(&self) -> Option<String> {
         self.command().filter(|_| self.rules.small && self.wish.leads())
+    }
+
+    /// A small model that has the files the request names before it answers a question from them, and begins a change
+    /// with one of them: left to itself it calls whatever comes to mind.
+    fn first_answer(&self) -> Must {
+        match self.wish.kind {
+            _ if self.named.is_empty() => Must::Nothing,
+            Kind::Question => Must::Answer,
+            Kind::Change if self.offers(EDIT) => Must::Call(EDIT),
+            Kind::Change | Kind::Unclear => Must::Nothing,
+        }
     }
 
     /// Where the turn leads the work: a check of its own that failed is followed by versions of the file at fault, each
@@ -717,6 +731,10 @@ impl Turn {
         let pair = format!("{name}\n{}\n{text}", serde_json::Value::from(call.arguments.clone()));
         let again = self.again.entry(pair).or_default();
         *again += 1;
+        if *again > 1 && self.rules.small && (self.wish.kind == Kind::Question || self.changed) {
+            // What was asked for twice is known by now, or done.
+            self.must = Must::Answer;
+        }
         let circles = self.same >= SAME_CALL_STOPS || *again >= SAME_CALL_STOPS;
         let shown = if error { self.count_error(&name, shown).0 } else { shown };
         effects.push(Effect::Append(Message::new(Role::Tool, shown)));

@@ -495,3 +495,17 @@ fn to_and_fro_between_two_calls_is_going_in_circles() {
         }
     }
 }
+
+#[test]
+fn a_small_model_starts_from_the_files_that_the_request_names() {
+    let small = || Rules { small: true, files: Arc::from(["src/a.rs".to_string()]), ..rules() };
+    for (request, must) in [
+        ("What does src/a.rs do?", Must::Answer),
+        ("Rename x in src/a.rs", Must::Call("edit")),
+        ("src/a.rs crashes", Must::Nothing),
+        ("What does src/b.rs do?", Must::Nothing),
+    ] {
+        let effects = Turn::new(request, tools(), small()).handle(Input::Start);
+        assert_eq!(effects, [Effect::CallModel { max_tokens: None, must }], "{request}");
+    }
+}
