@@ -30,7 +30,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub project: Option<PathBuf>,
     /// Model calls at most
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 100)]
     pub max_turns: usize,
 }
 
