@@ -57,6 +57,7 @@ mod tests {
     fn every_note_the_code_names_exists_and_every_note_is_named() {
         let sources = [
             include_str!("turn.rs"),
+            include_str!("turn/lead.rs"),
             include_str!("opening.rs"),
             include_str!("session.rs"),
             include_str!("memory.rs"),

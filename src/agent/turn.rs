@@ -3,12 +3,13 @@
 //! Every answer of `handle` ends with exactly one effect to wait on (call the model, judge a call, ask the user, run a
 //! tool) or with `Finish`; the session carries it out and feeds back what came of it.
 
+mod lead;
+
 use super::approval::Verdict;
 use super::nudge::{self, Facts, Kind, Nudge, Wish};
 use super::opening::named_files;
 use super::prompts::note;
 use super::protocol::{Access, Decision, Denial, Ending, Event, Limit, TurnOutcome, Usage};
-use super::repair::{self, survey};
 use crate::chat::{self, Message, Role, ToolCall, ToolSpec};
 use crate::model::{Generated, ModelError, StopReason};
 use std::collections::{HashMap, VecDeque};
@@ -319,159 +320,6 @@ impl Turn {
     fn command(&self) -> Option<String> {
         let command = self.wish.command.clone();
         command.filter(|_| self.offers(SHELL))
-    }
-
-    /// A small model asked to mend what a named command shows does best with that command's output before it.
-    fn first_check(&self) -> Option<String> {
-        self.command().filter(|_| self.rules.small && self.wish.leads())
-    }
-
-    /// A small model that has the files the request names before it answers a question from them, and begins a change
-    /// with one of them: left to itself it calls whatever comes to mind.
-    fn first_answer(&self) -> Must {
-        match self.wish.kind {
-            _ if self.named.is_empty() => Must::Nothing,
-            Kind::Question => Must::Answer,
-            Kind::Change if self.offers(EDIT) => Must::Call(EDIT),
-            Kind::Change | Kind::Unclear => Must::Nothing,
-        }
-    }
-
-    /// Where the turn leads the work: a check of its own that failed is followed by versions of the file at fault, each
-    /// checked and taken back if it does not help. True where that is the next step.
-    fn step_of_ours(&mut self, effects: &mut Vec<Effect>) -> bool {
-        let led = std::mem::take(&mut self.led);
-        let Some(command) = self.command().filter(|_| led && self.denials.is_empty()) else { return false };
-        match (self.repair.clone(), self.changed, self.last_run) {
-            (_, true, None) => self.own_call(command, effects),
-            (Repair::Trying { file, tries }, _, Some(true)) => self.mended(&file, tries, effects),
-            (_, _, Some(true)) => return false,
-            (Repair::Untried, false, _) => {
-                let output = self.last.as_ref().map(|(_, text)| text.as_str()).unwrap_or_default();
-                let found = survey(&self.named, &self.rules.files, output);
-                let Some(survey) = found.filter(|_| self.offers("read_file") && self.offers(EDIT)) else {
-                    self.require_edit();
-                    return false;
-                };
-                self.repair = Repair::Reading { file: survey.file };
-                self.own_calls(survey.reads, effects);
-            }
-            (Repair::Reading { file }, ..) => self.revise(file, 0, effects),
-            (Repair::Trying { file, tries }, ..) => {
-                effects.push(Effect::TakeBack { forget: true });
-                self.changed = false;
-                self.last = None;
-                self.again.clear();
-                self.revise(file, tries, effects);
-            }
-            (Repair::Over, false, _) => {
-                self.require_edit();
-                return false;
-            }
-            (Repair::Over | Repair::Untried, true, Some(false)) => {
-                let tries = self.nudged.iter().filter(|nudge| **nudge == Nudge::CheckFailed).count();
-                if tries < Nudge::CheckFailed.most() {
-                    self.take_back(effects);
-                }
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Asks for the next version of `file`, if there may be another one.
-    fn revise(&mut self, file: String, tries: usize, effects: &mut Vec<Effect>) {
-        let most = if self.asked { repair::MOST_ASKED } else { repair::MOST_TRIES };
-        self.repair = Repair::Trying { file: file.clone(), tries };
-        if tries >= most {
-            return self.out_of_versions(effects);
-        }
-        if self.tokens_left(effects).is_some() {
-            self.state = State::Revising;
-            effects.push(Effect::Revise { file });
-        }
-    }
-
-    fn revised(&mut self, call: Option<ToolCall>, usage: Usage, effects: &mut Vec<Effect>) {
-        self.model_calls += 1;
-        self.usage += usage;
-        match (call, &mut self.repair) {
-            (Some(call), Repair::Trying { tries, .. }) => {
-                *tries += 1;
-                self.last_run = None;
-                let text = |key: &str| {
-                    let text = call.arguments.get(key).and_then(|text| text.as_str());
-                    text.unwrap_or_default().trim_end_matches('\n').to_string()
-                };
-                self.version = (text("old_string"), text("new_string"));
-                self.own_calls(vec![call], effects);
-            }
-            (_, Repair::Trying { tries: 1.., .. }) => self.out_of_versions(effects),
-            _ => {
-                self.repair = Repair::Over;
-                self.require_edit();
-                self.call_model(effects);
-            }
-        }
-    }
-
-    /// The check passes: what was done is said as it was. (Asked to explain, a model this small makes things up.)
-    fn mended(&mut self, file: &str, tries: usize, effects: &mut Vec<Effect>) {
-        let (old, new) = &self.version;
-        let earlier = match tries - 1 {
-            0 => String::new(),
-            count => note("mended_after", &[("count", &count.to_string())]),
-        };
-        let check = self.wish.check.as_deref().unwrap_or_default();
-        let values = [("path", file), ("check", check), ("old", old), ("new", new), ("earlier", &earlier)];
-        self.answer = note("mended", &values).trim_end().to_string();
-        effects.push(Effect::Append(Message::new(Role::Assistant, self.answer.clone())));
-        self.finish(Ending::Done, effects);
-    }
-
-    fn out_of_versions(&mut self, effects: &mut Vec<Effect>) {
-        let Repair::Trying { file, tries } = &self.repair else { return };
-        let check = self.wish.check.as_deref().unwrap_or_default();
-        let message = format!(
-            "{check} still fails: {tries} versions of {file} were tried, and taken back. The files are as they were."
-        );
-        self.finish(Ending::Stuck { message }, effects);
-    }
-
-    fn require_edit(&mut self) {
-        self.led = self.offers(EDIT);
-        self.must = if self.led { Must::Call(EDIT) } else { Must::Nothing };
-    }
-
-    /// A guess that did not help would only mislead the next one.
-    fn take_back(&mut self, effects: &mut Vec<Effect>) {
-        effects.push(Effect::TakeBack { forget: false });
-        self.changed = false;
-        self.last_run = None;
-        self.nudged.push(Nudge::CheckFailed);
-        self.notes.push(note(Nudge::CheckFailed.note(), &[]));
-        self.require_edit();
-    }
-
-    /// A command that the turn itself calls for, as the model would: it is judged, run and told like any call. A
-    /// version of a file may well run for ever: it gets several times what the check took before.
-    fn own_call(&mut self, command: String, effects: &mut Vec<Effect>) {
-        let mut arguments = serde_json::Map::from_iter([("command".to_string(), command.into())]);
-        if let Repair::Trying { .. } = self.repair {
-            arguments.insert("timeout".into(), (self.check_seconds * 4 + 5).into());
-        }
-        self.own_calls(vec![ToolCall { name: SHELL.into(), arguments }], effects);
-    }
-
-    fn own_calls(&mut self, calls: Vec<ToolCall>, effects: &mut Vec<Effect>) {
-        let mut message = Message::new(Role::Assistant, "");
-        message.tool_calls = calls.clone();
-        effects.push(Effect::Append(message));
-        self.queue.extend(calls);
-        self.called = true;
-        self.led = true;
-        self.own = true;
-        self.next(effects);
     }
 
     fn generated(&mut self, generated: Generated, effects: &mut Vec<Effect>) {

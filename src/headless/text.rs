@@ -9,6 +9,8 @@ use std::io;
 
 /// Lines of a command's output that are shown while it runs; the model gets more.
 const OUTPUT_LINES: usize = 20;
+/// Bytes of a line that are waited for before it is shown in part.
+const MOST_BEGUN: usize = 4096;
 /// Shorter prefills are over before a line about them is read.
 const WORTH_SAYING: u64 = 512;
 
@@ -26,6 +28,8 @@ pub(super) struct Text {
     /// Streamed since the last call: the final answer, if no call follows.
     streamed: bool,
     output_lines: usize,
+    /// The begun line of a command's output, which comes in pieces.
+    begun: String,
     said_prefill: bool,
 }
 
@@ -43,6 +47,7 @@ impl Text {
             open_line: false,
             streamed: false,
             output_lines: 0,
+            begun: String::new(),
             said_prefill: false,
         }
     }
@@ -142,6 +147,15 @@ impl Text {
     /// A command's output, its first lines only.
     fn output(&mut self, streams: &mut Streams<'_>, text: &str) -> io::Result<()> {
         self.clear_bar();
+        self.begun.push_str(text);
+        // A line without end is cut where a screen would be full of it.
+        let whole = match self.begun.rfind('\n') {
+            Some(end) => end + 1,
+            None if self.begun.len() > MOST_BEGUN => self.begun.len(),
+            None => return Ok(()),
+        };
+        let rest = self.begun.split_off(whole);
+        let text = std::mem::replace(&mut self.begun, rest);
         for line in text.lines() {
             self.output_lines += 1;
             if self.output_lines > OUTPUT_LINES {
@@ -202,6 +216,9 @@ impl View for Text {
             Event::ToolOutput { text, .. } => self.output(streams, text),
             Event::ToolCallFinished { ok, summary, .. } => {
                 self.streamed = false;
+                if !self.begun.is_empty() {
+                    self.output(streams, "\n")?;
+                }
                 let mark = if *ok { self.style("32", "ok") } else { self.style("31", "!!") };
                 self.line(streams, &format!("{mark} {}", escape_line(summary)))
             }
