@@ -15,7 +15,8 @@
 //! | [`commands`] | one file per other subcommand |
 //! | [`config`] | layered settings and directories |
 //!
-//! Who may import whom is a table in `tests/it/layers.rs`, and a test.
+//! Who may import whom is a table in `tests/it/layers.rs`, and a test. It confines as well: only `workspace::shell` may spawn
+//! processes (and `hub::pip` its pip client); `git2` stays in `workspace`, `unsafe` in `engine` and the sandbox.
 //!
 //! # Invariants (most are about what is absent)
 //!

@@ -9,6 +9,8 @@ pub struct Wish {
     pub check: Option<String>,
     /// The check as a command line, where the request names one.
     pub command: Option<String>,
+    /// What to search the files for before a question about them is answered.
+    pub subject: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +25,7 @@ impl Wish {
         let check = named_check(request);
         let command =
             check.as_deref().and_then(|check| check.strip_prefix('`')?.strip_suffix('`')).map(Into::into);
-        Self { kind: kind(request), check, command }
+        Self { kind: kind(request), check, command, subject: subject(request) }
     }
 
     /// Whether a command is named that shows what to change: a small model is then led (see `repair`).
@@ -31,6 +33,86 @@ impl Wish {
         self.kind == Kind::Change && self.command.is_some()
     }
 }
+
+/// Words of a request that are looked for, at most, and the least letters of one.
+const SUBJECT_WORDS: usize = 4;
+const SUBJECT_LETTERS: usize = 4;
+
+/// A regular expression for the lines where two of the request's own words meet, in any form and order; `None` where it
+/// has fewer than two.
+fn subject(request: &str) -> Option<String> {
+    let mut stems: Vec<String> = Vec::new();
+    for word in request.split(|c: char| !c.is_alphanumeric() && c != '_') {
+        let word = word.to_lowercase();
+        if word.chars().count() < SUBJECT_LETTERS || COMMON.contains(&word.as_str()) {
+            continue;
+        }
+        let stem = ["ing", "es", "ed", "s", "e"].into_iter().find_map(|end| word.strip_suffix(end));
+        let stem = stem.filter(|stem| stem.chars().count() >= SUBJECT_LETTERS).unwrap_or(&word);
+        if !stems.iter().any(|known| known.starts_with(stem) || stem.starts_with(known.as_str())) {
+            stems.push(stem.to_string());
+        }
+    }
+    stems.truncate(SUBJECT_WORDS);
+    let pairs: Vec<String> = stems
+        .iter()
+        .flat_map(|a| stems.iter().filter(move |b| *b != a).map(move |b| format!("{a}.*{b}")))
+        .collect();
+    (!pairs.is_empty()).then(|| format!("(?i){}", pairs.join("|")))
+}
+
+/// Words that a question is made of, and those that say where to look and not what for.
+const COMMON: &[&str] = &[
+    "what",
+    "which",
+    "where",
+    "when",
+    "that",
+    "this",
+    "these",
+    "those",
+    "there",
+    "does",
+    "with",
+    "from",
+    "have",
+    "into",
+    "how",
+    "why",
+    "who",
+    "whose",
+    "will",
+    "would",
+    "could",
+    "should",
+    "might",
+    "must",
+    "shall",
+    "only",
+    "than",
+    "then",
+    "they",
+    "them",
+    "their",
+    "your",
+    "about",
+    "explain",
+    "tell",
+    "show",
+    "please",
+    "code",
+    "project",
+    "repository",
+    "file",
+    "files",
+    "module",
+    "modules",
+    "function",
+    "functions",
+    "happens",
+    "work",
+    "works",
+];
 
 /// What happened so far in the turn, and what the model would end it with.
 #[derive(Debug, Clone, Copy)]
@@ -289,5 +371,17 @@ mod tests {
             assert_eq!(nudge(facts), expected, "{facts:?}");
         }
         assert_eq!(nudge(Facts { denied: true, ..facts(&change, "x", false, None) }), None);
+    }
+
+    #[test]
+    fn a_question_is_searched_for_by_the_words_that_are_its_own() {
+        let subject = |request| subject(request);
+        assert_eq!(
+            subject("Which module may spawn processes?").as_deref(),
+            Some("(?i)spawn.*process|process.*spawn")
+        );
+        assert_eq!(subject("What does this do?"), None);
+        assert_eq!(subject("How are tokens sampled?").as_deref(), Some("(?i)token.*sampl|sampl.*token"));
+        assert_eq!(subject("Processing and process"), None);
     }
 }

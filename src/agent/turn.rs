@@ -18,6 +18,7 @@ use std::sync::Arc;
 /// The tools that the turn itself may call for.
 const SHELL: &str = "run_shell_command";
 const EDIT: &str = "edit";
+const SEARCH: &str = "grep_search";
 
 /// The same call with the same result so often in a row ends the turn.
 const SAME_CALL_STOPS: usize = 5;
@@ -201,6 +202,8 @@ pub struct Turn {
     denied_last: bool,
     /// The call in hand is the turn's own: a denial of it is no reason for the model to give up.
     own: bool,
+    /// The turn has begun with a search of its own, whose result has not been looked at yet.
+    searched: bool,
 }
 
 impl Turn {
@@ -238,6 +241,7 @@ impl Turn {
             last_run: None,
             denied_last: false,
             own: false,
+            searched: false,
         }
     }
 
@@ -252,9 +256,13 @@ impl Turn {
         match (std::mem::replace(&mut self.state, State::Finished), input) {
             (State::Finished, _) => {}
             (state, Input::Stopped { why, partial }) => self.stopped(state, why, partial, &mut effects),
-            (State::New, Input::Start) => match self.first_check() {
-                Some(command) => self.own_call(command, &mut effects),
-                None => {
+            (State::New, Input::Start) => match (self.first_check(), self.first_search()) {
+                (Some(command), _) => self.own_call(command, &mut effects),
+                (None, Some(search)) => {
+                    self.searched = true;
+                    self.own_calls(vec![search], &mut effects);
+                }
+                (None, None) => {
                     self.must = self.first_answer();
                     self.call_model(&mut effects);
                 }

@@ -17,6 +17,7 @@ fn tools() -> Arc<[ToolSpec]> {
             &["file_path"],
         ),
         spec("edit", json!({"file_path": {"type": "string"}}), &["file_path"]),
+        spec("grep_search", json!({"pattern": {"type": "string"}}), &["pattern"]),
         spec("run_shell_command", json!({"command": {"type": "string"}}), &["command"]),
     ])
 }
@@ -149,7 +150,7 @@ fn several_calls_run_in_order_and_an_error_in_one_stops_none() {
     assert_eq!(texts[0], (Role::Tool, "Error: no such file"));
     assert_eq!(
         texts[1].1,
-        "Error: there is no tool `nope`. The tools are: read_file, edit, run_shell_command."
+        "Error: there is no tool `nope`. The tools are: read_file, edit, grep_search, run_shell_command."
     );
     assert_eq!(effects.last(), Some(&Effect::Judge { call: read("b") }));
 }
@@ -508,4 +509,27 @@ fn a_small_model_starts_from_the_files_that_the_request_names() {
         let effects = Turn::new(request, tools(), small()).handle(Input::Start);
         assert_eq!(effects, [Effect::CallModel { max_tokens: None, must }], "{request}");
     }
+}
+
+#[test]
+fn a_small_model_asked_about_the_repository_gets_what_the_files_say_first() {
+    let small = || Rules { small: true, ..rules() };
+    let mut turn = Turn::new("Which module may spawn processes?", tools(), small());
+    let effects = turn.handle(Input::Start);
+    assert!(
+        matches!(effects.last(), Some(Effect::Judge { call }) if call.name == "grep_search"),
+        "{effects:?}"
+    );
+    turn.handle(judged(Verdict::Run, Access::Read));
+    let effects = turn.handle(output("lib.rs:1: spawns processes"));
+    assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Answer }));
+    // Where nothing is found, the model looks for itself.
+    let mut turn = Turn::new("Which module may spawn processes?", tools(), small());
+    turn.handle(Input::Start);
+    turn.handle(judged(Verdict::Run, Access::Read));
+    let effects = turn.handle(output("no match"));
+    assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Nothing }));
+    // A larger model is never led.
+    let effects = Turn::new("Which module may spawn processes?", tools(), rules()).handle(Input::Start);
+    assert_eq!(effects, [Effect::CallModel { max_tokens: None, must: Must::Nothing }]);
 }

@@ -135,7 +135,7 @@ impl Guard {
     fn take_root<'p>(&self, path: &'p str) -> Result<(usize, &'p Path), WorkspaceError> {
         let asked = Path::new(path);
         if !asked.is_absolute() {
-            return Ok((0, asked));
+            return Ok((0, self.without_own_name(asked)));
         }
         let mut best: Option<(usize, &Path)> = None;
         for (index, root) in self.roots.iter().enumerate() {
@@ -151,6 +151,21 @@ impl Guard {
             }
         }
         best.ok_or_else(|| self.outside(path))
+    }
+
+    /// Small models begin paths with the name of the workspace itself: `calc/src/lib.rs` where `src/lib.rs` lies in
+    /// `calc`. Taken so only where it names something that is there, and nothing does as written.
+    fn without_own_name<'p>(&self, path: &'p Path) -> &'p Path {
+        let root = self.root_path();
+        match root.file_name().map(|name| path.strip_prefix(name)) {
+            Some(Ok(rest))
+                if root.join(path).symlink_metadata().is_err()
+                    && root.join(rest).symlink_metadata().is_ok() =>
+            {
+                rest
+            }
+            _ => path,
+        }
     }
 
     fn outside(&self, path: &str) -> WorkspaceError {

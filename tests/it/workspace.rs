@@ -398,6 +398,21 @@ fn what_lies_inside_is_reached_by_any_honest_name() {
 }
 
 #[test]
+fn a_path_that_begins_with_the_name_of_the_workspace_is_understood() {
+    let (directory, workspace) = workspace(&[("a/b.txt", "b"), ("c.txt", "c")]);
+    let name = directory.path().file_name().unwrap().to_str().unwrap();
+    let read = |path: String| read_text(&workspace, &path);
+    assert_eq!(read(format!("{name}/a/b.txt")), "b");
+    // What is there as written comes first.
+    fs::create_dir(directory.path().join(name)).unwrap();
+    fs::write(directory.path().join(name).join("c.txt"), "inner").unwrap();
+    assert_eq!(read(format!("{name}/c.txt")), "inner");
+    // A new file goes where it was asked for.
+    workspace.write(&format!("{name}/new.txt"), "x").unwrap();
+    assert!(directory.path().join(name).join("new.txt").exists());
+}
+
+#[test]
 fn extra_roots_are_reached_by_absolute_paths() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(second.path().join("lib.h"), "int f();\n").unwrap();

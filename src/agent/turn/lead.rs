@@ -2,7 +2,7 @@
 //! read, its versions are tried and checked (`repair` says which file and how); a question is answered from the files
 //! it names. Every step is judged, run and told like a call of the model's own.
 
-use super::{EDIT, Effect, Must, Repair, SHELL, State, Turn};
+use super::{EDIT, Effect, Must, Repair, SEARCH, SHELL, State, Turn};
 use crate::agent::nudge::{Kind, Nudge};
 use crate::agent::prompts::note;
 use crate::agent::protocol::{Ending, Usage};
@@ -26,10 +26,23 @@ impl Turn {
         }
     }
 
+    /// A small model asked about the whole repository answers at once, out of nothing, or reads what comes to mind:
+    /// it gets the lines where the words of the question meet.
+    pub(super) fn first_search(&self) -> Option<ToolCall> {
+        let asked = self.rules.small && self.wish.kind == Kind::Question && self.named.is_empty();
+        let pattern = self.wish.subject.as_ref().filter(|_| asked && self.offers(SEARCH))?;
+        let arguments = serde_json::Map::from_iter([("pattern".to_string(), pattern.as_str().into())]);
+        Some(ToolCall { name: SEARCH.into(), arguments })
+    }
+
     /// Where the turn leads the work: a check of its own that failed is followed by versions of the file at fault, each
     /// checked and taken back if it does not help. True where that is the next step.
     pub(super) fn step_of_ours(&mut self, effects: &mut Vec<Effect>) -> bool {
         let led = std::mem::take(&mut self.led);
+        if std::mem::take(&mut self.searched) {
+            let found = self.last.as_ref().is_some_and(|(_, text)| text.contains(": "));
+            self.must = if found { Must::Answer } else { Must::Nothing };
+        }
         let Some(command) = self.command().filter(|_| led && self.denials.is_empty()) else { return false };
         match (self.repair.clone(), self.changed, self.last_run) {
             (_, true, None) => self.own_call(command, effects),
