@@ -231,6 +231,22 @@ impl LocalModel {
         Ok(self.search.is_some())
     }
 
+    /// No call can be written: neither its tag nor the object that small models write without one.
+    fn deny_calls(&self, mask: &mut TokenMask) {
+        if let Some(opens) = self.tokenizer.added("<tool_call>") {
+            mask.deny(opens);
+        }
+        self.deny_text(mask, b"{\"");
+    }
+
+    fn deny_text(&self, mask: &mut TokenMask, start: &[u8]) {
+        for id in 0..mask.len().min(self.tokenizer.vocab_size()) as TokenId {
+            if self.tokenizer.bytes(id).trim_ascii_start().starts_with(start) {
+                mask.deny(id);
+            }
+        }
+    }
+
     /// Generates until a stop token; returns the text's tokens' text, reading and why it stopped.
     fn decode(
         &mut self,
@@ -251,8 +267,13 @@ impl LocalModel {
         let mut utf8 = Utf8Stream::default();
         let mut tail = Tail::default();
         let mut mask = self.allowed.clone();
-        if let Some(opens) = self.tokenizer.added("<tool_call>").filter(|_| request.words_only) {
-            mask.deny(opens);
+        if request.words_only {
+            self.deny_calls(&mut mask);
+        }
+        // Words do not begin with a brace either.
+        let mut first = mask.clone();
+        if request.words_only {
+            self.deny_text(&mut first, b"{");
         }
         let start = self.sequence.tokens().len();
         let room = self.sequence.capacity().saturating_sub(start + 8);
@@ -268,7 +289,8 @@ impl LocalModel {
             }
             let tokens = self.sequence.tokens();
             let recent = &tokens[start.saturating_sub(PENALTY_BEFORE)..];
-            let token = sampler.sample(&mut logits, recent, Some(&mask), tokens.len() as u64);
+            let allowed = if generated == 0 { &first } else { &mask };
+            let token = sampler.sample(&mut logits, recent, Some(allowed), tokens.len() as u64);
             if self.tokenizer.stops().contains(&token) {
                 break StopReason::End;
             }
