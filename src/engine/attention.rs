@@ -10,7 +10,8 @@ use super::kernels::scalar::tree16;
 use super::kernels::{KernelSet, dispatch};
 use super::kv::KvCache;
 use super::ops::exp;
-use super::pool::Shards;
+use super::pool::{Pool, Shards};
+use super::weights::ModelConfig;
 use std::cell::RefCell;
 
 /// Keys of one tile.
@@ -38,7 +39,7 @@ thread_local! {
 }
 
 /// One work item: the tokens `first..first + n` of the batch, all query heads of one key head.
-pub struct Item<'a> {
+struct Item<'a> {
     pub layer: usize,
     pub kv_head: usize,
     /// Query heads per key head.
@@ -53,9 +54,49 @@ pub struct Item<'a> {
     pub cache: &'a KvCache,
 }
 
+/// The queries of a batch: tokens at `start..start + n`.
+pub struct Queries<'a> {
+    pub layer: usize,
+    pub start: usize,
+    pub n: usize,
+    /// [n][heads][head_dim]
+    pub q: &'a [f32],
+}
+
+/// One region: `out` ([n][heads][head_dim]) = attention of the queries over what the cache holds up to each.
+pub fn run(
+    pool: &mut Pool,
+    set: KernelSet,
+    queries: &Queries<'_>,
+    config: &ModelConfig,
+    cache: &KvCache,
+    out: &mut [f32],
+) {
+    let Queries { layer, start, n, q } = *queries;
+    let out = Shards::new(out);
+    let groups = n.div_ceil(TOKENS);
+    // The last tokens see the most keys: longest work first.
+    pool.run(groups * config.kv_heads, &|chunk| {
+        let first = (groups - 1 - chunk / config.kv_heads) * TOKENS;
+        let item = Item {
+            layer,
+            kv_head: chunk % config.kv_heads,
+            group: config.heads / config.kv_heads,
+            head_dim: config.head_dim,
+            start,
+            first,
+            n: TOKENS.min(n - first),
+            queries: q,
+            cache,
+        };
+        // SAFETY: each chunk has its own tokens and heads.
+        unsafe { attend(set, &item, &out) };
+    });
+}
+
 /// # Safety
 /// `out` is [batch][heads][head_dim]; nobody else touches this item's tokens and heads.
-pub unsafe fn attend(set: KernelSet, item: &Item<'_>, out: &Shards<'_, f32>) {
+unsafe fn attend(set: KernelSet, item: &Item<'_>, out: &Shards<'_, f32>) {
     let Item { group, head_dim, n, .. } = *item;
     let heads = item.cache.shape().heads * group;
     SCRATCH.with_borrow_mut(|s| {

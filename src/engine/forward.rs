@@ -4,18 +4,26 @@
 //! What the tokens mean, and which of them to keep, is for the callers.
 #![allow(unsafe_code)]
 
-use super::attention::{self, Item};
+use super::attention;
 use super::kernels::act::{Activations, Form};
-use super::kernels::{KernelSet, Matrix, Output, matmul_rows, quantize_32, quantize_256};
+use super::kernels::{KernelSet, Matrix, Output, gate_up_rows, matmul_rows};
 use super::kv::KvCache;
 use super::ops;
 use super::pool::{Pool, Shards};
 use super::weights::{Layer, ModelConfig, Weights};
 use super::{EngineError, TokenId};
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Rows of a matrix that one chunk of a region computes: a multiple of the strip.
+/// Rows of a matrix that one chunk of a region computes: a multiple of the panel.
 const ROWS: usize = 64;
+/// From so many (token, expert) pairs, a chunk of the experts' last product has half as many rows.
+const MANY_PAIRS: usize = 4096;
+
+thread_local! {
+    /// [pairs][rows of a chunk]
+    static PAIRS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Which positions of a batch get logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +46,7 @@ pub struct Buffers {
     v: Vec<f32>,
     /// attention's result, [n][heads * head_dim]
     mixed: Activations,
-    /// [n][hidden] (dense) or [n * used][hidden] (MoE)
-    y: Vec<f32>,
-    /// [n][ff] or [n * used][expert_ff]
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    /// silu(gate) * up, [n][ff] or [n * used][expert_ff]
     inner: Activations,
     /// [n][head_dim / 2]
     cos: Vec<f32>,
@@ -67,6 +71,8 @@ struct Routing {
     own: Vec<usize>,
     /// (expert, first pair, pairs), experts that are met at all
     met: Vec<(usize, usize, usize)>,
+    /// [experts + 1]: the next free place of each expert while pairs are sorted
+    first: Vec<usize>,
 }
 
 /// What a pass needs beside its buffers.
@@ -89,7 +95,7 @@ impl Pass<'_> {
         want: Want,
         b: &mut Buffers,
     ) -> Result<Vec<f32>, EngineError> {
-        let (c, n, set) = (self.config, tokens.len(), self.set);
+        let (c, n) = (self.config, tokens.len());
         let weights = self.weights;
         let embedding = weights.matrix(&weights.embedding);
         b.x.resize(n * c.hidden, 0.0);
@@ -99,47 +105,56 @@ impl Pass<'_> {
         b.everyone.clear();
         b.everyone.extend(0..n);
         self.angles(start, n, b);
-        for (l, layer) in weights.layers.iter().enumerate() {
-            self.attention_block(l, layer, start, n, cache, b)?;
-            self.normed(&layer.ffn_norm, n, &self.forms(&[&layer.gate, &layer.up]), b)?;
-            if c.experts > 0 { self.moe_block(layer, n, b)? } else { self.dense_block(layer, n, b)? }
-        }
+        // Of the last layer's results, those of this token and after are asked for.
         let first = match want {
-            Want::Nothing => return Ok(Vec::new()),
+            Want::Nothing => n,
             Want::Last => n - 1,
             Want::All => 0,
         };
-        b.x.copy_within(first * c.hidden.., 0);
-        let n = n - first;
-        b.everyone.truncate(n);
+        let mut n = n;
+        for (l, layer) in weights.layers.iter().enumerate() {
+            let first = if l + 1 == c.layers { first } else { 0 };
+            self.attention_block(l, layer, start, n, first, cache, b)?;
+            n -= first;
+            if n == 0 {
+                return Ok(Vec::new());
+            }
+            self.normed(&layer.ffn_norm, n, &self.forms(&[&layer.gate, &layer.up]), b)?;
+            if c.experts > 0 { self.moe_block(layer, n, b)? } else { self.dense_block(layer, n, b)? }
+        }
         self.normed(&weights.output_norm, n, &self.forms(&[&weights.output]), b)?;
         let mut logits = vec![0f32; n * c.vocab];
-        self.matmul(&b.act, &b.everyone, &mut [(weights.matrix(&weights.output), &mut logits)]);
-        debug_assert_eq!(set, self.set);
+        self.matmul(&b.act, &b.everyone[..n], &mut [(weights.matrix(&weights.output), &mut logits)], false);
         Ok(logits)
     }
 
+    /// Tokens before `first` only leave their keys and values; the others' results become rows 0.. of `x`.
+    #[allow(clippy::too_many_arguments)]
     fn attention_block(
         &mut self,
         l: usize,
         layer: &Layer,
         start: usize,
         n: usize,
+        first: usize,
         cache: &mut KvCache,
         b: &mut Buffers,
     ) -> Result<(), EngineError> {
         let (c, set, w) = (self.config, self.set, self.weights);
         let (dim, q_dim, kv_dim) = (c.head_dim, c.heads * c.head_dim, c.kv_heads * c.head_dim);
         self.normed(&layer.attn_norm, n, &self.forms(&[&layer.q, &layer.k, &layer.v]), b)?;
-        b.q.resize(n * q_dim, 0.0);
+        b.q.resize((n - first) * q_dim, 0.0);
         b.k.resize(n * kv_dim, 0.0);
         b.v.resize(n * kv_dim, 0.0);
-        let jobs = &mut [
-            (w.matrix(&layer.q), &mut b.q[..]),
-            (w.matrix(&layer.k), &mut b.k[..]),
-            (w.matrix(&layer.v), &mut b.v[..]),
-        ];
-        self.matmul(&b.act, &b.everyone, jobs);
+        let query = (w.matrix(&layer.q), &mut b.q[..]);
+        let others = [(w.matrix(&layer.k), &mut b.k[..]), (w.matrix(&layer.v), &mut b.v[..])];
+        if first == 0 {
+            let [k, v] = others;
+            self.matmul(&b.act, &b.everyone[..n], &mut [query, k, v], false);
+        } else {
+            self.matmul(&b.act, &b.everyone[first..n], &mut [query], false);
+            self.matmul(&b.act, &b.everyone[..n], &mut { others }, false);
+        }
         self.check()?;
 
         // Bias, norm of each head, rotation; then keys and values as stored are what attention reads.
@@ -149,16 +164,17 @@ impl Pass<'_> {
             let angles = t * dim / 2..(t + 1) * dim / 2;
             let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
             // SAFETY: token t's rows, one chunk each.
-            let (q, k, v) = unsafe {
-                (q.slice(t * q_dim, q_dim), k.slice(t * kv_dim, kv_dim), v.slice(t * kv_dim, kv_dim))
-            };
-            for (row, bias) in [(&mut *q, &layer.q_bias), (&mut *k, &layer.k_bias), (v, &layer.v_bias)] {
+            let (k, v) = unsafe { (k.slice(t * kv_dim, kv_dim), v.slice(t * kv_dim, kv_dim)) };
+            // SAFETY: as above; tokens before `first` have no query.
+            let q = unsafe { q.slice(t.saturating_sub(first) * q_dim, if t < first { 0 } else { q_dim }) };
+            if !layer.v_bias.is_empty() {
+                ops::add(set, v, &layer.v_bias);
+            }
+            let mut normed = [0f32; 1024];
+            for (row, bias, norm) in [(q, &layer.q_bias, &layer.q_norm), (k, &layer.k_bias, &layer.k_norm)] {
                 if !bias.is_empty() {
                     ops::add(set, row, bias);
                 }
-            }
-            let mut normed = [0f32; 1024];
-            for (row, norm) in [(q, &layer.q_norm), (k, &layer.k_norm)] {
                 for head in row.chunks_exact_mut(dim) {
                     if !norm.is_empty() {
                         ops::rms_norm(set, head, norm, c.eps, &mut normed[..dim]);
@@ -168,54 +184,60 @@ impl Pass<'_> {
                 }
             }
         });
-        for t in 0..n {
-            for head in 0..c.kv_heads {
+        let planes = cache.planes(l);
+        let (keys, values) = (&b.k, &b.v);
+        self.pool.run(2 * c.kv_heads, &|plane| {
+            let (value, head) = (plane >= c.kv_heads, plane % c.kv_heads);
+            let from = if value { values } else { keys };
+            for t in 0..n {
                 let at = t * kv_dim + head * dim;
-                cache.store(l, false, head, start + t, &b.k[at..at + dim]);
-                cache.store(l, true, head, start + t, &b.v[at..at + dim]);
+                // SAFETY: each plane is one chunk's own.
+                unsafe { planes.store(value, head, start + t, &from[at..at + dim]) };
             }
-        }
-
-        b.mixed.reserve(n, q_dim, &self.forms(&[&layer.o]));
-        let out = Shards::new(&mut b.mixed.values);
-        let groups = n.div_ceil(attention::TOKENS);
-        let (queries, cache) = (&b.q[..], &*cache);
-        // The last tokens see the most keys: longest work first.
-        self.pool.run(groups * c.kv_heads, &|chunk| {
-            let first = (groups - 1 - chunk / c.kv_heads) * attention::TOKENS;
-            let item = Item {
-                layer: l,
-                kv_head: chunk % c.kv_heads,
-                group: c.heads / c.kv_heads,
-                head_dim: dim,
-                start,
-                first,
-                n: attention::TOKENS.min(n - first),
-                queries,
-                cache,
-            };
-            // SAFETY: each chunk has its own tokens and heads.
-            unsafe { attention::attend(set, &item, &out) };
         });
+        let kept = n - first;
+        if kept == 0 {
+            return self.check();
+        }
+        let forms = self.forms(&[&layer.o]);
+        b.mixed.reserve(kept, q_dim, &forms);
+        attention::run(
+            self.pool,
+            set,
+            &attention::Queries { layer: l, start: start + first, n: kept, q: &b.q },
+            c,
+            cache,
+            &mut b.mixed.values,
+        );
         self.check()?;
-        self.quantize(&mut b.mixed, n, &[&layer.o]);
-        b.y.resize(n * c.hidden, 0.0);
-        self.matmul(&b.mixed, &b.everyone, &mut [(w.matrix(&layer.o), &mut b.y)]);
-        ops::add(set, &mut b.x[..n * c.hidden], &b.y[..n * c.hidden]);
+        let mixed = b.mixed.writer(&forms);
+        // SAFETY: token t's row.
+        self.pool.run(kept, &|t| unsafe { mixed.quantize(set, t) });
+        b.x.copy_within(first * c.hidden.., 0);
+        let x = &mut b.x[..kept * c.hidden];
+        self.matmul(&b.mixed, &b.everyone[..kept], &mut [(w.matrix(&layer.o), x)], true);
         self.check()
     }
 
     fn dense_block(&mut self, layer: &Layer, n: usize, b: &mut Buffers) -> Result<(), EngineError> {
         let (c, set, w) = (self.config, self.set, self.weights);
-        b.gate.resize(n * c.ff, 0.0);
-        b.up.resize(n * c.ff, 0.0);
-        let jobs = &mut [(w.matrix(&layer.gate), &mut b.gate[..]), (w.matrix(&layer.up), &mut b.up[..])];
-        self.matmul(&b.act, &b.everyone, jobs);
+        let forms = self.forms(&[&layer.down]);
+        b.inner.reserve(n, c.ff, &forms);
+        let (gate, up) = (w.matrix(&layer.gate), w.matrix(&layer.up));
+        let shards = Shards::new(&mut b.inner.values);
+        let (act, tokens) = (&b.act, &b.everyone[..n]);
+        self.pool.run(gate.rows.div_ceil(ROWS), &|chunk| {
+            let rows = chunk * ROWS..((chunk + 1) * ROWS).min(gate.rows);
+            let out = Output { shards: &shards, slot: 0, stride: gate.rows, add: false };
+            // SAFETY: each chunk has its own rows.
+            unsafe { gate_up_rows(set, &gate, &up, rows, act, tokens, &out) };
+        });
         self.check()?;
-        self.activate(c.ff, n, layer, b);
-        b.y.resize(n * c.hidden, 0.0);
-        self.matmul(&b.inner, &b.everyone, &mut [(w.matrix(&layer.down), &mut b.y)]);
-        ops::add(set, &mut b.x[..n * c.hidden], &b.y[..n * c.hidden]);
+        let inner = b.inner.writer(&forms);
+        // SAFETY: token t's row.
+        self.pool.run(n, &|t| unsafe { inner.quantize(set, t) });
+        let x = &mut b.x[..n * c.hidden];
+        self.matmul(&b.inner, &b.everyone[..n], &mut [(w.matrix(&layer.down), x)], true);
         self.check()
     }
 
@@ -224,58 +246,89 @@ impl Pass<'_> {
     fn moe_block(&mut self, layer: &Layer, n: usize, b: &mut Buffers) -> Result<(), EngineError> {
         let (c, set, w) = (self.config, self.set, self.weights);
         let Some(router) = &layer.router else { return Ok(()) };
+        let used = c.experts_used;
         b.routes.resize(n * c.experts, 0.0);
-        self.matmul(&b.act, &b.everyone, &mut [(w.matrix(router), &mut b.routes)]);
-        b.moe.choose(&mut b.routes, c.experts, c.experts_used);
-        let pairs = n * c.experts_used;
-        let ff = c.expert_ff;
-        b.gate.resize(pairs * ff, 0.0);
-        b.up.resize(pairs * ff, 0.0);
-        let jobs = &mut [(w.matrix(&layer.gate), &mut b.gate[..]), (w.matrix(&layer.up), &mut b.up[..])];
-        self.matmul_experts(&b.act, &b.moe, &b.moe.token, jobs);
-        self.check()?;
-        self.activate(ff, pairs, layer, b);
-        b.y.resize(pairs * c.hidden, 0.0);
-        self.matmul_experts(&b.inner, &b.moe, &b.moe.own, &mut [(w.matrix(&layer.down), &mut b.y)]);
-        let x = Shards::new(&mut b.x);
-        let (y, moe, used) = (&b.y, &b.moe, c.experts_used);
+        self.matmul(&b.act, &b.everyone[..n], &mut [(w.matrix(router), &mut b.routes)], false);
+        b.moe.chosen.resize(n * used, (0, 0.0));
+        let (chosen, routes) = (Shards::new(&mut b.moe.chosen), Shards::new(&mut b.routes));
         self.pool.run(n, &|t| {
-            // SAFETY: token t's row.
-            let x = unsafe { x.slice(t * c.hidden, c.hidden) };
-            for rank in t * used..(t + 1) * used {
-                let row = moe.slot[rank] * c.hidden;
-                ops::add_scaled(set, x, &y[row..row + c.hidden], moe.chosen[rank].1);
-            }
+            // SAFETY: token t's rows.
+            let (chosen, routes) =
+                unsafe { (chosen.slice(t * used, used), routes.slice(t * c.experts, c.experts)) };
+            choose(routes, chosen);
         });
+        b.moe.sort(used, c.experts);
+        let pairs = n * used;
+        let ff = c.expert_ff;
+        let forms = self.forms(&[&layer.down]);
+        b.inner.reserve(pairs, ff, &forms);
+        let (gate, up) = (w.matrix(&layer.gate), w.matrix(&layer.up));
+        let per_expert = ff.div_ceil(ROWS);
+        let shards = Shards::new(&mut b.inner.values);
+        let (act, moe) = (&b.act, &b.moe);
+        self.pool.run(moe.met.len() * per_expert, &|chunk| {
+            let (expert, slot, count) = moe.met[chunk / per_expert];
+            let row = chunk % per_expert * ROWS;
+            let (gate, up) = (gate.part(expert, c.experts), up.part(expert, c.experts));
+            let out = Output { shards: &shards, slot, stride: ff, add: false };
+            let tokens = &moe.token[slot..slot + count];
+            // SAFETY: each chunk has its own rows of its own expert's pairs.
+            unsafe { gate_up_rows(set, &gate, &up, row..(row + ROWS).min(ff), act, tokens, &out) };
+        });
+        self.check()?;
+        let inner = b.inner.writer(&forms);
+        // SAFETY: the pair's row.
+        self.pool.run(pairs, &|pair| unsafe { inner.quantize(set, pair) });
+        self.experts_down(&w.matrix(&layer.down), n, b);
         self.check()
     }
 
-    /// inner = silu(gate) * up, quantised for the down projection.
-    fn activate(&mut self, ff: usize, n: usize, layer: &Layer, b: &mut Buffers) {
-        let set = self.set;
-        b.inner.reserve(n, ff, &self.forms(&[&layer.down]));
-        let out = Shards::new(&mut b.inner.values);
-        let (gate, up) = (&b.gate, &b.up);
-        self.pool.run(n, &|t| {
-            // SAFETY: token t's row.
-            let out = unsafe { out.slice(t * ff, ff) };
-            ops::silu_mul(set, &gate[t * ff..(t + 1) * ff], &up[t * ff..(t + 1) * ff], out);
+    /// x += the sum over each token's experts, in rank order, of weight * (down . inner). A chunk makes some rows of
+    /// all pairs and sums them at once: no pair's whole result is ever kept.
+    fn experts_down(&mut self, down: &Matrix<'_>, n: usize, b: &mut Buffers) {
+        let (c, set, used) = (self.config, self.set, self.config.experts_used);
+        let rows = if n * used > MANY_PAIRS { ROWS / 2 } else { ROWS };
+        let x = Shards::new(&mut b.x);
+        let (inner, moe) = (&b.inner, &b.moe);
+        self.pool.run(c.hidden.div_ceil(rows), &|chunk| {
+            let (first, last) = (chunk * rows, ((chunk + 1) * rows).min(c.hidden));
+            let wide = last - first;
+            PAIRS.with_borrow_mut(|y| {
+                y.resize(n * used * wide, 0.0);
+                let shards = Shards::new(y);
+                for &(expert, slot, count) in &moe.met {
+                    let part = down.part(expert, c.experts);
+                    // Rows are numbered from the first of this chunk.
+                    let part = Matrix { rows: wide, data: &part.data[first * part.row_bytes()..], ..part };
+                    let out = Output { shards: &shards, slot, stride: wide, add: false };
+                    let pairs = &moe.own[slot..slot + count];
+                    // SAFETY: the buffer is this thread's own.
+                    unsafe { matmul_rows(set, &part, 0..wide, inner, pairs, &out) };
+                }
+                for t in 0..n {
+                    // SAFETY: each chunk has its own columns.
+                    let x = unsafe { x.slice(t * c.hidden + first, wide) };
+                    for rank in t * used..(t + 1) * used {
+                        let row = moe.slot[rank] * wide;
+                        ops::add_scaled(set, x, &y[row..row + wide], moe.chosen[rank].1);
+                    }
+                }
+            });
         });
-        self.quantize(&mut b.inner, n, &[&layer.down]);
     }
 
     /// act = rms_norm(x) in the forms its readers need.
     fn normed(&mut self, norm: &[f32], n: usize, forms: &[Form], b: &mut Buffers) -> Result<(), EngineError> {
         let (c, set) = (self.config, self.set);
         b.act.reserve(n, c.hidden, forms);
-        let out = Shards::new(&mut b.act.values);
-        let x = &b.x;
+        let (x, act) = (&b.x, b.act.writer(forms));
         self.pool.run(n, &|t| {
             // SAFETY: token t's row.
-            let out = unsafe { out.slice(t * c.hidden, c.hidden) };
-            ops::rms_norm(set, &x[t * c.hidden..(t + 1) * c.hidden], norm, c.eps, out);
+            unsafe {
+                ops::rms_norm(set, &x[t * c.hidden..(t + 1) * c.hidden], norm, c.eps, act.values(t));
+                act.quantize(set, t);
+            }
         });
-        self.quantize_forms(&mut b.act, n, forms);
         self.check()
     }
 
@@ -289,80 +342,32 @@ impl Pass<'_> {
         forms
     }
 
-    fn quantize(&mut self, act: &mut Activations, n: usize, readers: &[&super::gguf::TensorInfo]) {
-        self.quantize_forms(act, n, &self.forms(readers));
-    }
-
-    fn quantize_forms(&mut self, act: &mut Activations, n: usize, forms: &[Form]) {
-        let (set, cols) = (self.set, act.cols);
-        for form in forms {
-            let (to, block, sum_of) = match form {
-                Form::Float => continue,
-                Form::Blocks32 => (&mut act.by32, 32, 32),
-                Form::Blocks256 => (&mut act.by256, 256, 16),
-            };
-            let values = &act.values;
-            let (q, d, sums) = (Shards::new(&mut to.q), Shards::new(&mut to.d), Shards::new(&mut to.sums));
-            let quantize = if block == 32 { quantize_32 } else { quantize_256 };
-            self.pool.run(n, &|t| {
-                // SAFETY: token t's row of each.
-                unsafe {
-                    quantize(
-                        set,
-                        &values[t * cols..(t + 1) * cols],
-                        q.slice(t * cols, cols),
-                        d.slice(t * cols / block, cols / block),
-                        sums.slice(t * cols / sum_of, cols / sum_of),
-                    );
-                }
-            });
-        }
-    }
-
-    /// One region: every matrix times the same tokens.
-    fn matmul(&mut self, act: &Activations, tokens: &[usize], jobs: &mut [(Matrix<'_>, &mut [f32])]) {
-        let set = self.set;
-        let mut chunks = Vec::with_capacity(64);
-        let mut targets = Vec::with_capacity(jobs.len());
-        for (j, (matrix, out)) in jobs.iter_mut().enumerate() {
-            chunks.extend((0..matrix.rows).step_by(ROWS).map(|row| (j, row)));
-            targets.push((*matrix, Shards::new(out)));
-        }
-        self.pool.run(chunks.len(), &|chunk| {
-            let (j, row) = chunks[chunk];
-            let (matrix, shards) = &targets[j];
-            let rows = row..(row + ROWS).min(matrix.rows);
-            let out = Output { shards, slot: 0, stride: matrix.rows };
-            // SAFETY: each chunk has its own rows.
-            unsafe { matmul_rows(set, matrix, rows, act, tokens, &out) };
-        });
-    }
-
-    /// One region: every expert that is met times its own tokens (`rows_of[pair]` is the pair's row in `act`).
-    fn matmul_experts(
+    /// One region: every matrix times the same tokens, in place of what is in its output or added to it.
+    fn matmul(
         &mut self,
         act: &Activations,
-        routing: &Routing,
-        rows_of: &[usize],
+        tokens: &[usize],
         jobs: &mut [(Matrix<'_>, &mut [f32])],
+        add: bool,
     ) {
-        let (set, experts) = (self.set, self.config.experts);
-        let mut chunks = Vec::with_capacity(256);
-        let mut targets = Vec::with_capacity(jobs.len());
-        for (j, (matrix, out)) in jobs.iter_mut().enumerate() {
-            for met in &routing.met {
-                chunks.extend((0..matrix.rows / experts).step_by(ROWS).map(|row| (j, *met, row)));
-            }
-            targets.push((*matrix, Shards::new(out)));
+        let set = self.set;
+        // (matrix, where it goes, its first chunk)
+        let mut targets: [Option<(Matrix<'_>, Shards<'_, f32>, usize)>; 3] = [None, None, None];
+        let mut chunks = 0;
+        for (target, (matrix, out)) in targets.iter_mut().zip(jobs) {
+            *target = Some((*matrix, Shards::new(out), chunks));
+            chunks += matrix.rows.div_ceil(ROWS);
         }
-        self.pool.run(chunks.len(), &|chunk| {
-            let (j, (expert, slot, n), row) = chunks[chunk];
-            let (stack, shards) = &targets[j];
-            let matrix = stack.part(expert, experts);
+        self.pool.run(chunks, &|chunk| {
+            let Some((matrix, shards, first)) = targets.iter().flatten().rfind(|(.., first)| *first <= chunk)
+            else {
+                return;
+            };
+            let row = (chunk - first) * ROWS;
             let rows = row..(row + ROWS).min(matrix.rows);
-            let out = Output { shards, slot, stride: matrix.rows };
-            // SAFETY: each chunk has its own rows of its own expert's pairs.
-            unsafe { matmul_rows(set, &matrix, rows, act, &rows_of[slot..slot + n], &out) };
+            let out = Output { shards, slot: 0, stride: matrix.rows, add };
+            // SAFETY: each chunk has its own rows.
+            unsafe { matmul_rows(set, matrix, rows, act, tokens, &out) };
         });
     }
 
@@ -385,32 +390,48 @@ impl Pass<'_> {
     }
 }
 
-impl Routing {
-    fn choose(&mut self, routes: &mut [f32], experts: usize, used: usize) {
-        self.chosen.clear();
-        for logits in routes.chunks_exact_mut(experts) {
-            ops::softmax(logits);
-            let mut order: Vec<usize> = (0..experts).collect();
-            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-            let total: f32 = order[..used].iter().map(|&e| logits[e]).sum();
-            self.chosen.extend(order[..used].iter().map(|&e| (e, logits[e] / total)));
+/// Softmax of `routes`, the best of them into `chosen`, best first (ties: the lower expert), weights adding up to one.
+fn choose(routes: &mut [f32], chosen: &mut [(usize, f32)]) {
+    ops::softmax(routes);
+    let mut kept = 0;
+    for (expert, &weight) in routes.iter().enumerate() {
+        let at = chosen[..kept].partition_point(|(_, other)| *other >= weight);
+        if at < chosen.len() {
+            kept = (kept + 1).min(chosen.len());
+            chosen[at..kept].rotate_right(1);
+            chosen[at] = (expert, weight);
         }
+    }
+    let total: f32 = chosen.iter().map(|(_, weight)| weight).sum();
+    chosen.iter_mut().for_each(|(_, weight)| *weight /= total);
+}
+
+impl Routing {
+    /// Lays the pairs of each expert together.
+    fn sort(&mut self, used: usize, experts: usize) {
         let pairs = self.chosen.len();
-        let mut sorted: Vec<usize> = (0..pairs).collect();
-        sorted.sort_by_key(|&pair| (self.chosen[pair].0, pair));
+        self.first.clear();
+        self.first.resize(experts + 1, 0);
+        for (expert, _) in &self.chosen {
+            self.first[expert + 1] += 1;
+        }
+        self.met.clear();
+        for expert in 0..experts {
+            let count = self.first[expert + 1];
+            self.first[expert + 1] += self.first[expert];
+            if count > 0 {
+                self.met.push((expert, self.first[expert], count));
+            }
+        }
         self.slot.resize(pairs, 0);
-        self.token.clear();
+        self.token.resize(pairs, 0);
         self.own.clear();
         self.own.extend(0..pairs);
-        self.met.clear();
-        for (slot, &pair) in sorted.iter().enumerate() {
+        for (pair, (expert, _)) in self.chosen.iter().enumerate() {
+            let slot = self.first[*expert];
+            self.first[*expert] += 1;
             self.slot[pair] = slot;
-            self.token.push(pair / used);
-            let expert = self.chosen[pair].0;
-            match self.met.last_mut() {
-                Some((last, _, n)) if *last == expert => *n += 1,
-                _ => self.met.push((expert, slot, 1)),
-            }
+            self.token[slot] = pair / used;
         }
     }
 }

@@ -2,6 +2,9 @@
 //! and touched as the sequence grows. What was stored is what everyone reads, the chunk that stored it too.
 //! Which token a position holds is for `Sequence` to know.
 
+#![allow(unsafe_code)]
+
+use super::pool::Shards;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -77,34 +80,10 @@ impl KvCache {
         self.shape.kind.bytes(self.shape.head_dim)
     }
 
-    /// Stores one head's key (`value` false) or value at `position`.
-    pub fn store(&mut self, layer: usize, value: bool, head: usize, position: usize, row: &[f32]) {
-        let bytes = self.row_bytes();
-        let at = ((usize::from(value) * self.shape.heads + head) * self.capacity + position) * bytes;
-        let out = &mut self.layers[layer][at..at + bytes];
-        match self.shape.kind {
-            KvType::F32 => {
-                for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(row) {
-                    *out = x.to_le_bytes();
-                }
-            }
-            KvType::F16 => {
-                for (out, x) in out.as_chunks_mut::<2>().0.iter_mut().zip(row) {
-                    *out = f16::from_f32(*x).to_le_bytes();
-                }
-            }
-            KvType::Q8_0 => {
-                for (out, x) in out.as_chunks_mut::<34>().0.iter_mut().zip(row.as_chunks::<32>().0) {
-                    let largest = x.iter().fold(0f32, |a, x| a.max(x.abs()));
-                    let d = f16::from_f32(largest / 127.0);
-                    let inverse = if d.to_f32() > 0.0 { 1.0 / d.to_f32() } else { 0.0 };
-                    [out[0], out[1]] = d.to_le_bytes();
-                    for (out, x) in out[2..].iter_mut().zip(x) {
-                        *out = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8 as u8;
-                    }
-                }
-            }
-        }
+    /// What a region stores the keys and values of one layer through.
+    pub fn planes(&mut self, layer: usize) -> Planes<'_> {
+        let (shape, capacity) = (self.shape, self.capacity);
+        Planes { shape, capacity, bytes: Shards::new(&mut self.layers[layer]) }
     }
 
     /// The stored bytes of positions `first..first + n` of every layer, to be put back by `restore`.
@@ -160,6 +139,49 @@ impl KvCache {
                     let d = f16::from_le_bytes([x[0], x[1]]).to_f32();
                     for (out, q) in out.iter_mut().zip(&x[2..]) {
                         *out = d * f32::from(*q as i8);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The keys and values of one layer, to be stored by several threads at once.
+pub struct Planes<'a> {
+    shape: KvShape,
+    capacity: usize,
+    bytes: Shards<'a, u8>,
+}
+
+impl Planes<'_> {
+    /// Stores one head's key (`value` false) or value at `position`.
+    ///
+    /// # Safety
+    /// Nobody else stores keys (or values) of this head meanwhile.
+    pub unsafe fn store(&self, value: bool, head: usize, position: usize, row: &[f32]) {
+        let bytes = self.shape.kind.bytes(self.shape.head_dim);
+        let at = ((usize::from(value) * self.shape.heads + head) * self.capacity + position) * bytes;
+        // SAFETY: the caller's promise.
+        let out = unsafe { self.bytes.slice(at, bytes) };
+        match self.shape.kind {
+            KvType::F32 => {
+                for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(row) {
+                    *out = x.to_le_bytes();
+                }
+            }
+            KvType::F16 => {
+                for (out, x) in out.as_chunks_mut::<2>().0.iter_mut().zip(row) {
+                    *out = f16::from_f32(*x).to_le_bytes();
+                }
+            }
+            KvType::Q8_0 => {
+                for (out, x) in out.as_chunks_mut::<34>().0.iter_mut().zip(row.as_chunks::<32>().0) {
+                    let largest = x.iter().fold(0f32, |a, x| a.max(x.abs()));
+                    let d = f16::from_f32(largest / 127.0);
+                    let inverse = if d.to_f32() > 0.0 { 1.0 / d.to_f32() } else { 0.0 };
+                    [out[0], out[1]] = d.to_le_bytes();
+                    for (out, x) in out[2..].iter_mut().zip(x) {
+                        *out = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8 as u8;
                     }
                 }
             }

@@ -69,7 +69,7 @@ fn tiny_models_match_the_reference() {
             files += 1;
         }
     }
-    assert!(files >= 12, "only {files} files were tested");
+    assert!(files >= 11, "only {files} files were tested");
 }
 
 #[test]

@@ -603,7 +603,7 @@ fn what_builds_and_tests_need_is_there() {
         for line in [
             "echo x > new && mkdir -p a/b && mv new a/b/new && ln -s a/b/new link && rm -r a link",
             "chmod 755 evil && test -x evil",
-            "echo x > /tmp/x && echo x > /var/tmp/x && echo x > /dev/shm/x && echo x > ~/x && mktemp",
+            "echo x > /tmp/written-by-a-test && echo x > /var/tmp/x && echo x > /dev/shm/x && echo x > ~/x && mktemp",
             "echo x > /dev/null && head -c 9 /dev/zero /dev/urandom >/dev/null",
             "echo out > /dev/stdout && echo error > /dev/stderr && cat <(echo substituted)",
             "git --no-optional-locks status >/dev/null || true; echo tree > .git/index && rm .git/index",

@@ -1,6 +1,9 @@
 //! Activations as the matrix kernels read them: the float rows, and the same rows quantised to int8 in blocks of 256
 //! (for 256-wide weight types) or 32 (for 32-wide ones), with the sums the kernels need beside them.
+#![allow(unsafe_code, clippy::mut_from_ref)]
 
+use super::{KernelSet, quantize_32, quantize_256};
+use crate::engine::pool::Shards;
 use crate::engine::quant::QuantType;
 
 /// Which form of the activations a weight type multiplies with.
@@ -89,6 +92,70 @@ impl Activations {
             q: &from.q[token * cols..(token + 1) * cols],
             d: &from.d[token * cols / block..(token + 1) * cols / block],
             sums: &from.sums[token * cols / sum_of..(token + 1) * cols / sum_of],
+        }
+    }
+}
+
+/// The rows of activations that a region fills, one token after the other on any thread.
+pub struct Writer<'a> {
+    cols: usize,
+    values: Shards<'a, f32>,
+    by32: Option<QuantizedWriter<'a>>,
+    by256: Option<QuantizedWriter<'a>>,
+}
+
+struct QuantizedWriter<'a> {
+    q: Shards<'a, i8>,
+    d: Shards<'a, f32>,
+    sums: Shards<'a, i16>,
+}
+
+impl<'a> QuantizedWriter<'a> {
+    fn new(to: &'a mut Quantized) -> Self {
+        Self { q: Shards::new(&mut to.q), d: Shards::new(&mut to.d), sums: Shards::new(&mut to.sums) }
+    }
+}
+
+impl Activations {
+    pub fn writer(&mut self, forms: &[Form]) -> Writer<'_> {
+        Writer {
+            cols: self.cols,
+            values: Shards::new(&mut self.values),
+            by32: forms.contains(&Form::Blocks32).then(|| QuantizedWriter::new(&mut self.by32)),
+            by256: forms.contains(&Form::Blocks256).then(|| QuantizedWriter::new(&mut self.by256)),
+        }
+    }
+}
+
+impl Writer<'_> {
+    /// Token t's row of values.
+    ///
+    /// # Safety
+    /// Nobody else touches this row.
+    pub unsafe fn values(&self, t: usize) -> &mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { self.values.slice(t * self.cols, self.cols) }
+    }
+
+    /// Quantises token t's row.
+    ///
+    /// # Safety
+    /// Nobody else touches this row.
+    pub unsafe fn quantize(&self, set: KernelSet, t: usize) {
+        let cols = self.cols;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let values = self.values.slice(t * cols, cols);
+            if let Some(to) = &self.by32 {
+                let (d, sums) =
+                    (to.d.slice(t * cols / 32, cols / 32), to.sums.slice(t * cols / 32, cols / 32));
+                quantize_32(set, values, to.q.slice(t * cols, cols), d, sums);
+            }
+            if let Some(to) = &self.by256 {
+                let (d, sums) =
+                    (to.d.slice(t * cols / 256, cols / 256), to.sums.slice(t * cols / 16, cols / 16));
+                quantize_256(set, values, to.q.slice(t * cols, cols), d, sums);
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `scalar` is the reference and states the order of summation; `avx512` holds the fast kernels; the AVX2 set is the
 //! reference compiled for wider vectors. All sets give the same bits. Small batches go row by row straight from the
-//! mapped file (decode is bandwidth); larger ones unpack a strip of sixteen rows to int8 once and use it for every
-//! token (`strip`). Who calls which chunk on which thread is for the caller.
+//! mapped file (decode is bandwidth); larger ones unpack a panel of 32 rows to bytes once and use it for every
+//! token (`panel`). Who calls which chunk on which thread is for the caller.
 #![allow(unsafe_code)]
 
 pub mod act;
@@ -11,18 +11,19 @@ pub mod act;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512_attention;
+#[cfg(target_arch = "x86_64")]
+mod avx512_panel;
+mod panel;
 pub mod scalar;
-mod strip;
 
+use super::ops;
 use super::pool::Shards;
 use super::quant::QuantType;
 use act::{ActivationRow, Activations, Form, quantize_row};
 use std::cell::RefCell;
 
-/// Batches of at least this many tokens are worth unpacking a strip of weights for.
-const STRIP_FROM: usize = 6;
-/// Rows of a strip: the int32 lanes of one 512-bit register.
-pub const STRIP: usize = 16;
+/// Batches of at least this many tokens are worth unpacking a panel of weights for.
+const PANEL_FROM: usize = 6;
 
 /// An instruction set the kernels were compiled for, chosen at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,9 +104,17 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
+/// Quantises one row in blocks of 256, a sum to sixteen values.
+pub fn quantize_256(set: KernelSet, x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) {
+    #[cfg(target_arch = "x86_64")]
+    if set == KernelSet::Avx512Vnni {
+        // SAFETY: the set is only chosen where the machine has it.
+        return unsafe { avx512_panel::quantize_256(x, q, d, sums) };
+    }
+    quantize_256_plain(set, x, q, d, sums);
+}
 dispatch! {
-    /// Fills the quantised forms of one row from its values. `row`: which of `act`'s rows these buffers are.
-    pub fn quantize_256(x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) {
+    fn quantize_256_plain(x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) {
         quantize_row::<256, 16>(x, q, d, sums);
     }
 }
@@ -156,26 +165,160 @@ thread_local! {
 #[derive(Default)]
 struct Scratch {
     floats: Vec<f32>,
-    strip: strip::Strip,
+    #[cfg(target_arch = "x86_64")]
+    panel: panel::Panel,
+    #[cfg(target_arch = "x86_64")]
+    offsets: panel::Aligned,
     #[cfg(target_arch = "x86_64")]
     parts: Vec<avx512::Part>,
 }
 
-/// Where a product goes: token t's row r at `(slot + t) * stride + r`.
+thread_local! {
+    /// [2][tokens][rows]: gate and up where they are not made in one pass.
+    static HALVES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Where a product goes: token t's row r at `(slot + t) * stride + r`, in place of what is there or added to it.
 pub struct Output<'a, 'b> {
     pub shards: &'a Shards<'b, f32>,
     pub slot: usize,
     pub stride: usize,
+    pub add: bool,
 }
 
 impl Output<'_, '_> {
+    /// Asks for the memory of these elements, to be written.
+    #[cfg(target_arch = "x86_64")]
+    fn ahead(&self, t: usize, row: usize, n: usize) {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: a prefetch of any address is allowed; the slice is inside the buffer and not looked at.
+        unsafe {
+            let at = self.shards.slice((self.slot + t) * self.stride + row, n).as_ptr();
+            for line in (0..n).step_by(16) {
+                _mm_prefetch::<_MM_HINT_ET0>(at.wrapping_add(line).cast());
+            }
+        }
+    }
+
+    /// # Safety
+    /// Nobody else touches these elements.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn at(&self, t: usize, row: usize, n: usize) -> &mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { self.shards.slice((self.slot + t) * self.stride + row, n) }
+    }
+
     /// # Safety
     /// Nobody else touches these elements.
     unsafe fn put(&self, t: usize, row: usize, values: &[f32]) {
         // SAFETY: the caller's promise.
-        unsafe { self.shards.slice((self.slot + t) * self.stride + row, values.len()) }
-            .copy_from_slice(values);
+        let out = unsafe { self.at(t, row, values.len()) };
+        if self.add {
+            out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
+        } else {
+            out.copy_from_slice(values);
+        }
     }
+}
+
+/// Products of a panel's first `n` rows, which are the matrix's from `row`.
+#[cfg(target_arch = "x86_64")]
+struct Plain<'a, 'b, 'c> {
+    out: &'a Output<'b, 'c>,
+    row: usize,
+    n: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl avx512_panel::Sink for Plain<'_, '_, '_> {
+    #[inline]
+    fn ahead(&self, t: usize) {
+        self.out.ahead(t, self.row, self.n);
+    }
+    #[inline]
+    fn put(&mut self, t: usize, sums: &avx512_panel::Sums) {
+        // SAFETY: whoever made this was promised the elements.
+        unsafe { self.out.put(t, self.row, &sums[..self.n]) };
+    }
+}
+
+/// Half of the panel is of the gate, half of up: what goes out is one of both.
+#[cfg(target_arch = "x86_64")]
+struct SiluMul<'a, 'b, 'c> {
+    set: KernelSet,
+    out: &'a Output<'b, 'c>,
+    row: usize,
+    n: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl avx512_panel::Sink for SiluMul<'_, '_, '_> {
+    #[inline]
+    fn ahead(&self, t: usize) {
+        self.out.ahead(t, self.row, self.n);
+    }
+    #[inline]
+    fn put(&mut self, t: usize, sums: &avx512_panel::Sums) {
+        let (gate, up) = sums.split_at(panel::ROWS / 2);
+        // SAFETY: whoever made this was promised the elements.
+        let out = unsafe { self.out.at(t, self.row, self.n) };
+        ops::silu_mul(self.set, &gate[..self.n], &up[..self.n], out);
+    }
+}
+
+/// `out[t][r] = silu(gate[r] . act[tokens[t]]) * (up[r] . act[tokens[t]])` for the rows r of `rows`.
+///
+/// # Safety
+/// While it runs nobody else touches these elements of `out`.
+pub unsafe fn gate_up_rows(
+    set: KernelSet,
+    gate: &Matrix<'_>,
+    up: &Matrix<'_>,
+    rows: std::ops::Range<usize>,
+    act: &Activations,
+    tokens: &[usize],
+    out: &Output<'_, '_>,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if set == KernelSet::Avx512Vnni
+        && tokens.len() >= PANEL_FROM
+        && gate.kind == up.kind
+        && Form::of(gate.kind) != Form::Float
+    {
+        const HALF: usize = panel::ROWS / 2;
+        SCRATCH.with_borrow_mut(|scratch| {
+            for row in rows.clone().step_by(HALF) {
+                let n = HALF.min(rows.end - row);
+                let of: panel::Rows<'_> = std::array::from_fn(|i| {
+                    let matrix = if i < HALF { gate } else { up };
+                    if i % HALF < n { matrix.row(row + i % HALF) } else { &[] }
+                });
+                // SAFETY: the set is only chosen where the machine has it; elements as promised.
+                unsafe {
+                    avx512_panel::unpack(&mut scratch.panel, gate.kind, gate.cols, &of);
+                    let mut sink = SiluMul { set, out, row, n };
+                    avx512_panel::matmul(&scratch.panel, act, tokens, &mut scratch.offsets, &mut sink);
+                }
+            }
+        });
+        return;
+    }
+    let (first, n) = (rows.start, rows.len());
+    HALVES.with_borrow_mut(|halves| {
+        halves.resize(2 * tokens.len() * n, 0.0);
+        let (gates, ups) = halves.split_at_mut(tokens.len() * n);
+        for (matrix, half) in [(gate, &mut *gates), (up, &mut *ups)] {
+            // Rows are numbered from the first of this chunk.
+            let matrix = Matrix { rows: n, data: &matrix.data[first * matrix.row_bytes()..], ..*matrix };
+            let out = Output { shards: &Shards::new(half), slot: 0, stride: n, add: false };
+            // SAFETY: the buffer is this thread's own.
+            unsafe { matmul_rows(set, &matrix, 0..n, act, tokens, &out) };
+        }
+        for (t, (gate, up)) in gates.chunks_exact(n).zip(ups.chunks_exact(n)).enumerate() {
+            // SAFETY: elements as promised.
+            ops::silu_mul(set, gate, up, unsafe { out.at(t, first, n) });
+        }
+    });
 }
 
 /// `out[t][r] = matrix[r] . act[tokens[t]]` for the rows r of `rows`.
@@ -207,14 +350,17 @@ pub unsafe fn matmul_rows(
         }
         #[cfg(target_arch = "x86_64")]
         if set == KernelSet::Avx512Vnni {
-            if n >= STRIP_FROM {
-                let mut row = first;
-                while row < last {
-                    let rows = STRIP.min(last - row);
-                    scratch.strip.unpack(matrix, row, rows);
+            if n >= PANEL_FROM {
+                for row in rows.step_by(panel::ROWS) {
+                    let n = panel::ROWS.min(last - row);
+                    let of: panel::Rows<'_> =
+                        std::array::from_fn(|i| if i < n { matrix.row(row + i) } else { &[] });
                     // SAFETY: the set is only chosen where the machine has it; elements as promised.
-                    unsafe { avx512::strip_matmul(&scratch.strip, row..row + rows, act, tokens, out) };
-                    row += rows;
+                    unsafe {
+                        avx512_panel::unpack(&mut scratch.panel, matrix.kind, matrix.cols, &of);
+                        let mut sink = Plain { out, row, n };
+                        avx512_panel::matmul(&scratch.panel, act, tokens, &mut scratch.offsets, &mut sink);
+                    }
                 }
                 return;
             }

@@ -1,0 +1,464 @@
+//! A panel of unpacked weights times any number of tokens, with AVX-512 VNNI. Integer sums are exact, so their order is
+//! free; the float steps are those of `scalar`, in its order, so the bits are the same. Six tokens share each load of
+//! the weights, two registers of rows share each value of a token: that keeps both multipliers busy.
+
+#![allow(clippy::needless_range_loop)] // tiles of registers read best by number
+
+use super::act::{ActivationRow, Activations};
+use super::panel::{Aligned, Block, Panel, ROWS, Rows};
+use crate::engine::quant::QuantType;
+use std::arch::x86_64::*;
+
+/// Tokens of a tile: as many as leave their sums in registers.
+const TOKENS: usize = 6;
+
+/// What the products of a panel with one token are: sums of `ROWS` rows.
+pub type Sums = [f32; ROWS];
+
+/// Takes the products, token by token.
+pub trait Sink {
+    /// The products of token t come soon: its memory may be fetched.
+    fn ahead(&self, t: usize);
+    fn put(&mut self, t: usize, sums: &Sums);
+}
+
+/// Unpacks `rows` into `panel`.
+///
+/// # Safety
+/// Needs AVX-512 F, BW, VL, DQ, VNNI and F16C.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
+pub unsafe fn unpack(panel: &mut Panel, kind: QuantType, cols: usize, rows: &Rows<'_>) {
+    panel.unpack(
+        kind,
+        cols,
+        rows,
+        // SAFETY: features as promised; the block has the bytes of its kind.
+        |kind, raw, block, r| unsafe { unpack_row(kind, raw, block, r) },
+        // SAFETY: features as promised; sizes are checked inside.
+        |rows, len, out| unsafe { lay(rows, len, out) },
+    );
+}
+
+/// Gives `sink` the products with every token of `tokens`.
+///
+/// # Safety
+/// Needs the features of `unpack`; the panel was unpacked from rows as long as those of `act`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
+pub unsafe fn matmul(
+    panel: &Panel,
+    act: &Activations,
+    tokens: &[usize],
+    offsets: &mut Aligned,
+    sink: &mut impl Sink,
+) {
+    let Some(kind) = panel.kind else { return };
+    assert!(act.cols == panel.blocks * panel.block_len);
+    let mut first = 0;
+    // SAFETY: as promised, and as asserted.
+    unsafe {
+        while tokens.len() - first >= TOKENS {
+            tile_of::<TOKENS>(panel, kind, act, &tokens[first..], offsets, first, sink);
+            first += TOKENS;
+        }
+        let rest = &tokens[first..];
+        match rest.len() {
+            0 => {}
+            1 => tile_of::<1>(panel, kind, act, rest, offsets, first, sink),
+            2 => tile_of::<2>(panel, kind, act, rest, offsets, first, sink),
+            3 => tile_of::<3>(panel, kind, act, rest, offsets, first, sink),
+            4 => tile_of::<4>(panel, kind, act, rest, offsets, first, sink),
+            _ => tile_of::<5>(panel, kind, act, rest, offsets, first, sink),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
+unsafe fn tile_of<const T: usize>(
+    panel: &Panel,
+    kind: QuantType,
+    act: &Activations,
+    tokens: &[usize],
+    offsets: &mut Aligned,
+    first: usize,
+    sink: &mut impl Sink,
+) {
+    let acts: [ActivationRow<'_>; T] = std::array::from_fn(|t| act.row(tokens[t], kind));
+    (0..T).for_each(|t| sink.ahead(first + t));
+    let mut sums = [[0f32; ROWS]; T];
+    // What the offset of the weights added: 128 times the sum of the activations, a group each. Where there are eight
+    // minima instead, the sums of each pair of groups, as the kernel takes them.
+    let n = acts.first().map_or(0, |act| act.sums.len());
+    let n = if panel.groups == 8 { n / 4 } else { n };
+    let taken: &mut [i32] = offsets.values(n * T);
+    for (taken, act) in taken.chunks_exact_mut(n.max(1)).zip(&acts) {
+        if panel.offset() {
+            for (taken, sum) in taken.iter_mut().zip(act.sums) {
+                *taken = -128 * i32::from(*sum);
+            }
+        } else if panel.groups == 8 {
+            for (taken, [a, b, c, d]) in taken.iter_mut().zip(act.sums.as_chunks::<4>().0) {
+                *taken = i32::from(a + b) & 0xffff | i32::from(c + d) << 16;
+            }
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (panel.groups, panel.offset()) {
+            (0, true) => tile_32::<T, true>(panel, &acts, taken, &mut sums),
+            (0, false) => tile_32::<T, false>(panel, &acts, taken, &mut sums),
+            (8, _) => tile_256::<T, 8, false>(panel, &acts, taken, &mut sums),
+            (_, true) => tile_256::<T, 16, true>(panel, &acts, taken, &mut sums),
+            (_, false) => tile_256::<T, 16, false>(panel, &acts, taken, &mut sums),
+        }
+    }
+    for (t, sums) in sums.iter().enumerate() {
+        sink.put(first + t, sums);
+    }
+}
+
+/// Blocks of 256 with `G` scales each. `OFFSET`: the weights are 128 too large, and there are no minima.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
+unsafe fn tile_256<const T: usize, const G: usize, const OFFSET: bool>(
+    panel: &Panel,
+    acts: &[ActivationRow<'_>; T],
+    taken: &[i32],
+    out: &mut [Sums; T],
+) {
+    let n = panel.blocks * G;
+    // SAFETY: every index stays inside block b of the panel, of the rows and of `taken`, [T][blocks * G].
+    unsafe {
+        for b in 0..panel.blocks {
+            let q = panel.q.as_ptr::<u8>().add(b * 256 * ROWS);
+            let scales = panel.scale.as_ptr::<i32>().add(b * G * ROWS);
+            let mut sum = [[_mm512_setzero_si512(); 2]; T];
+            for g in 0..G {
+                let mut dot = [[_mm512_setzero_si512(); 2]; T];
+                if OFFSET {
+                    for t in 0..T {
+                        dot[t] = [_mm512_set1_epi32(*taken.get_unchecked(t * n + b * G + g)); 2];
+                    }
+                }
+                for k in g * (64 / G)..(g + 1) * (64 / G) {
+                    let low = _mm512_load_si512(q.add(k * 4 * ROWS).cast());
+                    let high = _mm512_load_si512(q.add(k * 4 * ROWS + 64).cast());
+                    for t in 0..T {
+                        let y = acts[t].q.as_ptr().add(b * 256 + k * 4).cast::<i32>().read_unaligned();
+                        let y = _mm512_set1_epi32(y);
+                        dot[t][0] = _mm512_dpbusd_epi32(dot[t][0], low, y);
+                        dot[t][1] = _mm512_dpbusd_epi32(dot[t][1], high, y);
+                    }
+                }
+                for h in 0..2 {
+                    let scale = _mm512_load_si512(scales.add(g * ROWS + h * 16).cast());
+                    for t in 0..T {
+                        sum[t][h] = _mm512_add_epi32(sum[t][h], _mm512_mullo_epi32(dot[t][h], scale));
+                    }
+                }
+            }
+            for h in 0..2 {
+                let d = _mm512_load_ps(panel.d.as_ptr::<f32>().add(b * ROWS + h * 16));
+                for t in 0..T {
+                    let acc = out[t].as_mut_ptr().add(h * 16);
+                    let scale = _mm512_mul_ps(d, _mm512_set1_ps(*acts[t].d.get_unchecked(b)));
+                    let step = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum[t][h]));
+                    _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), step));
+                }
+            }
+            if OFFSET {
+                continue;
+            }
+            let mins = panel.min.as_ptr::<i16>().add(b * G * ROWS);
+            for h in 0..2 {
+                let dmin = _mm512_load_ps(panel.dmin.as_ptr::<f32>().add(b * ROWS + h * 16));
+                for t in 0..T {
+                    let sums = acts[t].sums.as_ptr().add(b * 16);
+                    let mut min = _mm512_setzero_si512();
+                    for p in 0..G / 2 {
+                        let m = _mm512_load_si512(mins.add((p * ROWS + h * 16) * 2).cast());
+                        let pair = if G == 8 {
+                            *taken.get_unchecked(t * panel.blocks * 4 + b * 4 + p)
+                        } else {
+                            sums.add(p * 2).cast::<i32>().read_unaligned()
+                        };
+                        min = _mm512_dpwssd_epi32(min, m, _mm512_set1_epi32(pair));
+                    }
+                    let acc = out[t].as_mut_ptr().add(h * 16);
+                    let scale = _mm512_mul_ps(dmin, _mm512_set1_ps(*acts[t].d.get_unchecked(b)));
+                    let step = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(min));
+                    _mm512_storeu_ps(acc, _mm512_sub_ps(_mm512_loadu_ps(acc), step));
+                }
+            }
+        }
+    }
+}
+
+/// Blocks of 32, one scale each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
+unsafe fn tile_32<const T: usize, const OFFSET: bool>(
+    panel: &Panel,
+    acts: &[ActivationRow<'_>; T],
+    taken: &[i32],
+    out: &mut [Sums; T],
+) {
+    let mut acc = [[_mm512_setzero_ps(); 2]; T];
+    // SAFETY: every index stays inside block b of the panel, of the rows and of `taken`, [T][blocks].
+    unsafe {
+        for b in 0..panel.blocks {
+            let q = panel.q.as_ptr::<u8>().add(b * 32 * ROWS);
+            let mut dot = [[_mm512_setzero_si512(); 2]; T];
+            if OFFSET {
+                for t in 0..T {
+                    dot[t] = [_mm512_set1_epi32(*taken.get_unchecked(t * panel.blocks + b)); 2];
+                }
+            }
+            for k in 0..8 {
+                let low = _mm512_load_si512(q.add(k * 4 * ROWS).cast());
+                let high = _mm512_load_si512(q.add(k * 4 * ROWS + 64).cast());
+                for t in 0..T {
+                    let y = acts[t].q.as_ptr().add(b * 32 + k * 4).cast::<i32>().read_unaligned();
+                    let y = _mm512_set1_epi32(y);
+                    dot[t][0] = _mm512_dpbusd_epi32(dot[t][0], low, y);
+                    dot[t][1] = _mm512_dpbusd_epi32(dot[t][1], high, y);
+                }
+            }
+            for h in 0..2 {
+                let d = _mm512_load_ps(panel.d.as_ptr::<f32>().add(b * ROWS + h * 16));
+                for t in 0..T {
+                    let dy = _mm512_set1_ps(*acts[t].d.get_unchecked(b));
+                    let step = _mm512_mul_ps(_mm512_mul_ps(d, dy), _mm512_cvtepi32_ps(dot[t][h]));
+                    acc[t][h] = _mm512_add_ps(acc[t][h], step);
+                    if !OFFSET {
+                        let dmin = _mm512_load_ps(panel.dmin.as_ptr::<f32>().add(b * ROWS + h * 16));
+                        let sum = _mm512_set1_ps(f32::from(*acts[t].sums.get_unchecked(b)));
+                        acc[t][h] = _mm512_sub_ps(acc[t][h], _mm512_mul_ps(_mm512_mul_ps(dmin, dy), sum));
+                    }
+                }
+            }
+        }
+        for t in 0..T {
+            for h in 0..2 {
+                _mm512_storeu_ps(out[t].as_mut_ptr().add(h * 16), acc[t][h]);
+            }
+        }
+    }
+}
+
+/// Block `raw` of row `r`, for the kinds that are met most; false for the others.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
+unsafe fn unpack_row(kind: QuantType, raw: &[u8], block: &mut Block, r: usize) -> bool {
+    let half = |at: usize| {
+        let bits = i32::from(u16::from_le_bytes([raw[at], raw[at + 1]]));
+        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)))
+    };
+    let p = raw.as_ptr();
+    let q = block.q[r].as_mut_ptr();
+    // SAFETY: `raw` is one block of its kind (checked by the caller), `q` has 256 bytes, scales and minima 32.
+    unsafe {
+        match kind {
+            QuantType::Q4_K | QuantType::Q5_K => {
+                let five = kind == QuantType::Q5_K;
+                (block.d[r], block.dmin[r]) = (half(0), half(2));
+                let word = |at: usize| p.add(at).cast::<u32>().read_unaligned();
+                let (u0, u1, u2) = (word(4), word(8), word(12));
+                let join = |low: u32, high: u32| (u64::from(low) | u64::from(high) << 32) as i64;
+                let scales = join(u0 & 0x3f3f_3f3f, (u2 & 0x0f0f_0f0f) | ((u0 >> 6 & 0x0303_0303) << 4));
+                let mins = join(u1 & 0x3f3f_3f3f, (u2 >> 4 & 0x0f0f_0f0f) | ((u1 >> 6 & 0x0303_0303) << 4));
+                for (out, eight) in [(&mut block.scale[r], scales), (&mut block.min[r], mins)] {
+                    // Each of the eight stands for two groups of sixteen.
+                    let eight = _mm_cvtsi64_si128(eight);
+                    let twice = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(eight, eight));
+                    _mm256_storeu_si256(out.as_mut_ptr().cast(), twice);
+                }
+                let nibble = _mm256_set1_epi8(15);
+                let high = if five { _mm256_loadu_si256(p.add(16).cast()) } else { _mm256_setzero_si256() };
+                let values = p.add(if five { 48 } else { 16 });
+                for c in 0..4 {
+                    let bytes = _mm256_loadu_si256(values.add(c * 32).cast());
+                    let mut low = _mm256_and_si256(bytes, nibble);
+                    let mut upper = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble);
+                    if five {
+                        let fifth = |bit: i32| {
+                            let one = _mm256_srl_epi16(high, _mm_cvtsi32_si128(bit));
+                            _mm256_slli_epi16::<4>(_mm256_and_si256(one, _mm256_set1_epi8(1)))
+                        };
+                        low = _mm256_or_si256(low, fifth(2 * c as i32));
+                        upper = _mm256_or_si256(upper, fifth(2 * c as i32 + 1));
+                    }
+                    _mm256_storeu_si256(q.add(c * 64).cast(), low);
+                    _mm256_storeu_si256(q.add(c * 64 + 32).cast(), upper);
+                }
+            }
+            QuantType::Q6_K => {
+                block.d[r] = half(208);
+                let scales = _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(192).cast()));
+                _mm256_storeu_si256(block.scale[r].as_mut_ptr().cast(), scales);
+                let (nibble, two) = (_mm256_set1_epi8(15), _mm256_set1_epi8(0x30));
+                // The stored value is 32 too large; 128 is what it is to be.
+                let offset = _mm256_set1_epi8(96);
+                for half in 0..2 {
+                    let high = _mm256_loadu_si256(p.add(128 + half * 32).cast());
+                    let low: [__m256i; 2] =
+                        std::array::from_fn(|i| _mm256_loadu_si256(p.add(half * 64 + i * 32).cast()));
+                    let parts = [
+                        (_mm256_and_si256(low[0], nibble), _mm256_slli_epi16::<4>(high)),
+                        (_mm256_and_si256(low[1], nibble), _mm256_slli_epi16::<2>(high)),
+                        (_mm256_and_si256(_mm256_srli_epi16::<4>(low[0]), nibble), high),
+                        (
+                            _mm256_and_si256(_mm256_srli_epi16::<4>(low[1]), nibble),
+                            _mm256_srli_epi16::<2>(high),
+                        ),
+                    ];
+                    for (i, (low, high)) in parts.into_iter().enumerate() {
+                        let value = _mm256_or_si256(low, _mm256_and_si256(high, two));
+                        let at = q.add(half * 128 + i * 32);
+                        _mm256_storeu_si256(at.cast(), _mm256_add_epi8(value, offset));
+                    }
+                }
+            }
+            QuantType::Q8_0 => {
+                block.d[r] = half(0);
+                let values = _mm256_loadu_si256(p.add(2).cast());
+                _mm256_storeu_si256(q.cast(), _mm256_xor_si256(values, _mm256_set1_epi8(-128)));
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// [row][k] becomes [k / 4][row][4]: four values are one number of 32 bits, so this is a transposition of those.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
+unsafe fn lay(rows: &[[u8; 256]; ROWS], len: usize, out: &mut [u8]) {
+    assert!(len <= 256 && out.len() == len * ROWS);
+    // SAFETY: rows have 256 bytes; `out` has `len / 4` times 128, as asserted; the mask keeps to `len`.
+    unsafe {
+        for k in (0..len).step_by(64) {
+            let wide = (len - k).min(64) / 4;
+            let mask = (0xffffu32 >> (16 - wide)) as u16;
+            for half in 0..2 {
+                let mut r: [__m512i; 16] = std::array::from_fn(|i| {
+                    _mm512_maskz_loadu_epi32(mask, rows[half * 16 + i].as_ptr().add(k).cast())
+                });
+                transpose16(&mut r);
+                for (i, r) in r.iter().enumerate().take(wide) {
+                    _mm512_storeu_si512(out.as_mut_ptr().add((k / 4 + i) * 128 + half * 64).cast(), *r);
+                }
+            }
+        }
+    }
+}
+
+/// Sixteen registers of sixteen numbers, transposed.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
+fn transpose16(r: &mut [__m512i; 16]) {
+    let mut a = *r;
+    for i in (0..16).step_by(2) {
+        a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    let mut b = a;
+    for i in (0..16).step_by(4) {
+        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+    // b[4i + j], lane l: rows 4i to 4i + 3 of column 4l + j.
+    for j in 0..4 {
+        let even = _mm512_shuffle_i32x4::<0x88>(b[j], b[4 + j]);
+        let odd = _mm512_shuffle_i32x4::<0xdd>(b[j], b[4 + j]);
+        let even2 = _mm512_shuffle_i32x4::<0x88>(b[8 + j], b[12 + j]);
+        let odd2 = _mm512_shuffle_i32x4::<0xdd>(b[8 + j], b[12 + j]);
+        r[j] = _mm512_shuffle_i32x4::<0x88>(even, even2);
+        r[8 + j] = _mm512_shuffle_i32x4::<0xdd>(even, even2);
+        r[4 + j] = _mm512_shuffle_i32x4::<0x88>(odd, odd2);
+        r[12 + j] = _mm512_shuffle_i32x4::<0xdd>(odd, odd2);
+    }
+}
+
+/// `act::quantize_row` in blocks of 256, a sum to sixteen values; the same bits.
+///
+/// # Safety
+/// Needs the features of `unpack`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
+pub unsafe fn quantize_256(x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i16]) {
+    let blocks = x.len() / 256;
+    assert!(q.len() >= blocks * 256 && d.len() >= blocks && sums.len() >= blocks * 16);
+    let ones = _mm_set1_epi8(1);
+    for b in 0..blocks {
+        // SAFETY: sixteen registers of block b, inside `x` and `q`; sums as asserted.
+        unsafe {
+            let x = x.as_ptr().add(b * 256);
+            let values: [__m512; 16] = std::array::from_fn(|i| _mm512_loadu_ps(x.add(i * 16)));
+            let mut most = [_mm512_setzero_ps(); 4];
+            for (i, value) in values.iter().enumerate() {
+                // `max` gives the second operand where the first is no number: as `a > b` does.
+                most[i % 4] = _mm512_max_ps(_mm512_abs_ps(*value), most[i % 4]);
+            }
+            let most = _mm512_max_ps(_mm512_max_ps(most[0], most[1]), _mm512_max_ps(most[2], most[3]));
+            let largest = _mm512_reduce_max_ps(most);
+            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+            *d.get_unchecked_mut(b) = largest / 127.0;
+            let inverse = _mm512_set1_ps(inverse);
+            let mut parts = [_mm_setzero_si128(); 16];
+            for (i, value) in values.iter().enumerate() {
+                let whole = _mm512_cvtps_epi32(_mm512_mul_ps(*value, inverse));
+                let bytes = _mm512_cvtepi32_epi8(whole);
+                _mm_storeu_si128(q.as_mut_ptr().add(b * 256 + i * 16).cast(), bytes);
+                parts[i] = _mm_dpbusd_epi32(_mm_setzero_si128(), ones, bytes);
+            }
+            // Four lanes of each register, transposed, add up to the sums.
+            let quad = |a: usize| {
+                let four = &parts[a..a + 4];
+                let (p, r) = (_mm_unpacklo_epi32(four[0], four[1]), _mm_unpackhi_epi32(four[0], four[1]));
+                let (s, t) = (_mm_unpacklo_epi32(four[2], four[3]), _mm_unpackhi_epi32(four[2], four[3]));
+                let (u, v) = (_mm_add_epi32(p, r), _mm_add_epi32(s, t));
+                _mm_add_epi32(_mm_unpacklo_epi64(u, v), _mm_unpackhi_epi64(u, v))
+            };
+            let eight = |a: usize| _mm_packs_epi32(quad(a), quad(a + 4));
+            let out = sums.as_mut_ptr().add(b * 16);
+            _mm_storeu_si128(out.cast(), eight(0));
+            _mm_storeu_si128(out.add(8).cast(), eight(8));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::kernels::panel::lay_plain;
+
+    #[test]
+    fn rows_are_laid_out_and_quantised_as_the_plain_code_does() {
+        if !crate::engine::kernels::KernelSet::Avx512Vnni.available() {
+            return;
+        }
+        let mut state = 7u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        for len in [32, 256] {
+            let rows: [[u8; 256]; ROWS] = std::array::from_fn(|_| std::array::from_fn(|_| next() as u8));
+            let (mut fast, mut plain) = (vec![0; len * ROWS], vec![0; len * ROWS]);
+            // SAFETY: asked for above.
+            unsafe { lay(&rows, len, &mut fast) };
+            lay_plain(&rows, len, &mut plain);
+            assert_eq!(fast, plain);
+        }
+        for scale in [0.0, 1.0, 1e-30, 1e30] {
+            let x: Vec<f32> = (0..768).map(|_| (next() as f32 / 1e6 - 8.0) * scale).collect();
+            let fresh = || (vec![0i8; 768], vec![0f32; 3], vec![0i16; 48]);
+            let (mut fast, mut plain) = (fresh(), fresh());
+            // SAFETY: asked for above.
+            unsafe { quantize_256(&x, &mut fast.0, &mut fast.1, &mut fast.2) };
+            super::super::act::quantize_row::<256, 16>(&x, &mut plain.0, &mut plain.1, &mut plain.2);
+            assert_eq!(fast, plain);
+        }
+    }
+}
