@@ -1,14 +1,16 @@
 //! Causal attention with grouped query heads. Keys are taken in tiles of 512 at absolute positions; each tile gives a
 //! partial result with its own maximum, and partials merge in tile order. A token's result so depends on neither the
-//! chunk it came in nor the thread that worked on it. A tile's keys and values are decoded once and used by every
-//! query head of the group and every token of the work item.
+//! chunk it came in nor the thread that worked on it. Here are float keys and values (f16, f32): a tile's are decoded once
+//! and used by every query head of the group and every token of the work item. `int8` works on whole numbers.
 #![allow(unsafe_code)]
+
+pub mod int8;
 
 #[cfg(target_arch = "x86_64")]
 use super::kernels::avx512_attention;
 use super::kernels::scalar::tree16;
 use super::kernels::{KernelSet, dispatch};
-use super::kv::KvCache;
+use super::kv::{KvCache, KvType};
 use super::ops::exp;
 use super::pool::{Pool, Shards};
 use super::weights::ModelConfig;
@@ -70,9 +72,14 @@ pub fn run(
     queries: &Queries<'_>,
     config: &ModelConfig,
     cache: &KvCache,
+    partials: &mut Vec<f32>,
     out: &mut [f32],
 ) {
     let Queries { layer, start, n, q } = *queries;
+    if cache.shape().kind == KvType::Q8_0 {
+        let batch = int8::Batch { layer, start, n, heads: config.heads, queries: q, cache };
+        return int8::run(pool, set, &batch, partials, out);
+    }
     let out = Shards::new(out);
     let groups = n.div_ceil(TOKENS);
     // The last tokens see the most keys: longest work first.

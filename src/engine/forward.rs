@@ -44,6 +44,8 @@ pub struct Buffers {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    /// what attention keeps of each tile, where few tokens share many
+    partials: Vec<f32>,
     /// attention's result, [n][heads * head_dim]
     mixed: Activations,
     /// silu(gate) * up, [n][ff] or [n * used][expert_ff]
@@ -207,6 +209,7 @@ impl Pass<'_> {
             &attention::Queries { layer: l, start: start + first, n: kept, q: &b.q },
             c,
             cache,
+            &mut b.partials,
             &mut b.mixed.values,
         );
         self.check()?;

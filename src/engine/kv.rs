@@ -4,6 +4,8 @@
 
 #![allow(unsafe_code)]
 
+pub mod int8;
+
 use super::pool::Shards;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -57,15 +59,19 @@ impl KvShape {
 pub struct KvCache {
     shape: KvShape,
     capacity: usize,
+    /// Positions there is memory for.
+    room: usize,
     /// One buffer per layer, keys first, then values.
     layers: Vec<Vec<u8>>,
 }
 
 impl KvCache {
     pub fn new(shape: KvShape, capacity: usize) -> Self {
-        let bytes = 2 * shape.heads * capacity * shape.kind.bytes(shape.head_dim);
+        // Int8 lies in whole groups.
+        let room = capacity.next_multiple_of(int8::GROUP);
+        let bytes = 2 * shape.heads * room * shape.kind.bytes(shape.head_dim);
         // Zeroed memory comes from the kernel page by page, when it is first written.
-        Self { shape, capacity, layers: (0..shape.layers).map(|_| vec![0; bytes]).collect() }
+        Self { shape, capacity, room, layers: (0..shape.layers).map(|_| vec![0; bytes]).collect() }
     }
 
     pub fn shape(&self) -> KvShape {
@@ -82,8 +88,8 @@ impl KvCache {
 
     /// What a region stores the keys and values of one layer through.
     pub fn planes(&mut self, layer: usize) -> Planes<'_> {
-        let (shape, capacity) = (self.shape, self.capacity);
-        Planes { shape, capacity, bytes: Shards::new(&mut self.layers[layer]) }
+        let (shape, room) = (self.shape, self.room);
+        Planes { shape, room, bytes: Shards::new(&mut self.layers[layer]) }
     }
 
     /// The stored bytes of positions `first..first + n` of every layer, to be put back by `restore`.
@@ -99,7 +105,7 @@ impl KvCache {
 
     /// Puts back what `save` took from the same positions.
     pub fn restore(&mut self, first: usize, n: usize, saved: &[u8]) {
-        let part = n * self.row_bytes();
+        let part = self.span(0, first, n).len();
         for (i, part) in saved.chunks_exact(part.max(1)).enumerate() {
             let (layer, row) = (i / (2 * self.shape.heads), i % (2 * self.shape.heads));
             let span = self.span(row, first, n);
@@ -109,17 +115,40 @@ impl KvCache {
 
     /// Where positions `first..first + n` of one head's keys or values lie in a layer's buffer.
     fn span(&self, row: usize, first: usize, n: usize) -> std::ops::Range<usize> {
-        let at = (row * self.capacity + first) * self.row_bytes();
+        // What shares a group with them is part of it: it stays as it is meanwhile.
+        let (first, n) = match self.shape.kind {
+            KvType::Q8_0 => {
+                let end = (first + n).next_multiple_of(int8::GROUP);
+                let first = first / int8::GROUP * int8::GROUP;
+                (first, if n == 0 { 0 } else { end - first })
+            }
+            _ => (first, n),
+        };
+        let at = (row * self.room + first) * self.row_bytes();
         at..at + n * self.row_bytes()
+    }
+
+    /// `n` groups of one head's int8 keys or values from group `first` (see `int8`).
+    pub fn groups(&self, layer: usize, value: bool, head: usize, first: usize, n: usize) -> &[u8] {
+        let bytes = int8::group_bytes(self.shape.head_dim);
+        let at = ((usize::from(value) * self.shape.heads + head) * (self.room / int8::GROUP) + first) * bytes;
+        &self.layers[layer][at..at + n * bytes]
     }
 
     /// Decodes positions `first..first + n` of one head into `out`: [n][head_dim].
     pub fn load(&self, layer: usize, value: bool, head: usize, first: usize, n: usize, out: &mut [f32]) {
         let bytes = self.row_bytes();
-        let at = ((usize::from(value) * self.shape.heads + head) * self.capacity + first) * bytes;
-        let rows = &self.layers[layer][at..at + n * bytes];
+        let at = ((usize::from(value) * self.shape.heads + head) * self.room + first) * bytes;
         let out = &mut out[..n * self.shape.head_dim];
+        let rows = &self.layers[layer][at..at + n * bytes];
         match self.shape.kind {
+            KvType::Q8_0 => {
+                for (i, out) in out.chunks_exact_mut(self.shape.head_dim).enumerate() {
+                    let position = first + i;
+                    let group = self.groups(layer, value, head, position / int8::GROUP, 1);
+                    int8::load(group, value, position % int8::GROUP, out);
+                }
+            }
             KvType::F32 => {
                 for (out, x) in out.iter_mut().zip(rows.as_chunks::<4>().0) {
                     *out = f32::from_le_bytes(*x);
@@ -134,14 +163,6 @@ impl KvCache {
                     words[..out.len()].convert_to_f32_slice(out);
                 }
             }
-            KvType::Q8_0 => {
-                for (out, x) in out.as_chunks_mut::<32>().0.iter_mut().zip(rows.as_chunks::<34>().0) {
-                    let d = f16::from_le_bytes([x[0], x[1]]).to_f32();
-                    for (out, q) in out.iter_mut().zip(&x[2..]) {
-                        *out = d * f32::from(*q as i8);
-                    }
-                }
-            }
         }
     }
 }
@@ -149,7 +170,7 @@ impl KvCache {
 /// The keys and values of one layer, to be stored by several threads at once.
 pub struct Planes<'a> {
     shape: KvShape,
-    capacity: usize,
+    room: usize,
     bytes: Shards<'a, u8>,
 }
 
@@ -160,29 +181,22 @@ impl Planes<'_> {
     /// Nobody else stores keys (or values) of this head meanwhile.
     pub unsafe fn store(&self, value: bool, head: usize, position: usize, row: &[f32]) {
         let bytes = self.shape.kind.bytes(self.shape.head_dim);
-        let at = ((usize::from(value) * self.shape.heads + head) * self.capacity + position) * bytes;
-        // SAFETY: the caller's promise.
-        let out = unsafe { self.bytes.slice(at, bytes) };
+        let at = ((usize::from(value) * self.shape.heads + head) * self.room + position) * bytes;
+        // SAFETY: the caller's promise, of this place and of the group around it.
+        let slice = |at: usize, n: usize| unsafe { self.bytes.slice(at, n) };
         match self.shape.kind {
+            KvType::Q8_0 => {
+                let slot = position % int8::GROUP;
+                int8::store(slice(at - slot * bytes, int8::GROUP * bytes), value, slot, row);
+            }
             KvType::F32 => {
-                for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(row) {
+                for (out, x) in slice(at, bytes).as_chunks_mut::<4>().0.iter_mut().zip(row) {
                     *out = x.to_le_bytes();
                 }
             }
             KvType::F16 => {
-                for (out, x) in out.as_chunks_mut::<2>().0.iter_mut().zip(row) {
+                for (out, x) in slice(at, bytes).as_chunks_mut::<2>().0.iter_mut().zip(row) {
                     *out = f16::from_f32(*x).to_le_bytes();
-                }
-            }
-            KvType::Q8_0 => {
-                for (out, x) in out.as_chunks_mut::<34>().0.iter_mut().zip(row.as_chunks::<32>().0) {
-                    let largest = x.iter().fold(0f32, |a, x| a.max(x.abs()));
-                    let d = f16::from_f32(largest / 127.0);
-                    let inverse = if d.to_f32() > 0.0 { 1.0 / d.to_f32() } else { 0.0 };
-                    [out[0], out[1]] = d.to_le_bytes();
-                    for (out, x) in out[2..].iter_mut().zip(x) {
-                        *out = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8 as u8;
-                    }
                 }
             }
         }

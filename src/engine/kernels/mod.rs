@@ -12,6 +12,8 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512_attention;
 #[cfg(target_arch = "x86_64")]
+pub mod avx512_int8;
+#[cfg(target_arch = "x86_64")]
 mod avx512_panel;
 mod panel;
 pub mod scalar;
