@@ -88,7 +88,7 @@ pub struct Pass<'a> {
 
 impl Pass<'_> {
     /// Runs `tokens` at positions `start..`, storing their keys and values; returns logits, [wanted][vocab].
-    /// On an error (cancelled) what was stored beyond `start` is not to be used.
+    /// `progress` is told how many layers are done. On an error (cancelled) what was stored beyond `start` is not to be used.
     pub fn run(
         &mut self,
         tokens: &[TokenId],
@@ -96,6 +96,7 @@ impl Pass<'_> {
         cache: &mut KvCache,
         want: Want,
         b: &mut Buffers,
+        progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<f32>, EngineError> {
         let (c, n) = (self.config, tokens.len());
         let weights = self.weights;
@@ -123,6 +124,7 @@ impl Pass<'_> {
             }
             self.normed(&layer.ffn_norm, n, &self.forms(&[&layer.gate, &layer.up]), b)?;
             if c.experts > 0 { self.moe_block(layer, n, b)? } else { self.dense_block(layer, n, b)? }
+            progress(l + 1);
         }
         self.normed(&weights.output_norm, n, &self.forms(&[&weights.output]), b)?;
         let mut logits = vec![0f32; n * c.vocab];

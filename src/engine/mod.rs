@@ -54,9 +54,12 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, kernels: KernelSet::best(), batch: 512 }
+        Self { threads, kernels: KernelSet::best(), batch: 2048 }
     }
 }
+
+/// Progress is told in steps of so many tokens, at least.
+const PROGRESS: usize = 128;
 
 /// A loaded model and the threads that run it.
 pub struct Engine {
@@ -146,7 +149,7 @@ impl Engine {
     }
 
     /// Appends `tokens` in batches and returns the logits of the last one (or of all). `progress` is told how many
-    /// are done. When cancelled, whole batches that were done stay; the rest is as if never asked for.
+    /// are done, in the middle of a batch as well. When cancelled, whole batches that were done stay; the rest is as if never asked for.
     pub fn append(
         &mut self,
         sequence: &mut Sequence,
@@ -175,7 +178,17 @@ impl Engine {
                 cancel,
             };
             let start = sequence.tokens.len();
-            logits.extend(pass.run(batch, start, &mut sequence.cache, wanted, &mut self.buffers)?);
+            let (layers, mut told) = (self.config.layers, 0);
+            let mut by_layer = |layer: usize| {
+                // A batch may take seconds: what the layers come to is told as tokens.
+                let part = batch.len() * layer / layers;
+                if part >= told + PROGRESS && layer < layers {
+                    told = part;
+                    progress(done + part);
+                }
+            };
+            let cache = &mut sequence.cache;
+            logits.extend(pass.run(batch, start, cache, wanted, &mut self.buffers, &mut by_layer)?);
             sequence.tokens.extend_from_slice(batch);
             done += batch.len();
             progress(done);
