@@ -1,9 +1,9 @@
 //! Matrix times activations, for every weight type, in every instruction set.
 //!
-//! `scalar` is the reference and states the order of summation; `avx512` holds the fast kernels; the AVX2 set is the
-//! reference compiled for wider vectors. All sets give the same bits. Small batches go row by row straight from the
-//! mapped file (decode is bandwidth); larger ones unpack a strip of sixteen rows to int8 once and use it for every
-//! token (`strip`). Who calls which chunk on which thread is for the caller.
+//! `scalar` is the reference and states the order of summation; all sets give the same bits. Small batches go row by
+//! row straight from the mapped file (decode is bandwidth): `rows`. Larger ones unpack a strip of sixteen rows to int8
+//! once and use it for every token: `strip` and `avx512`. A set without a kernel for a type takes the reference,
+//! compiled for its vectors. Who calls which chunk on which thread is for the caller.
 #![allow(unsafe_code)]
 
 pub mod act;
@@ -11,6 +11,8 @@ pub mod act;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512_attention;
+#[cfg(target_arch = "x86_64")]
+mod rows;
 pub mod scalar;
 mod strip;
 
@@ -158,7 +160,7 @@ struct Scratch {
     floats: Vec<f32>,
     strip: strip::Strip,
     #[cfg(target_arch = "x86_64")]
-    parts: Vec<avx512::Part>,
+    parts: rows::Parts,
 }
 
 /// Where a product goes: token t's row r at `(slot + t) * stride + r`.
@@ -195,6 +197,17 @@ pub unsafe fn matmul_rows(
     // SAFETY: the caller promises that these elements are ours.
     let put = |t: usize, r: usize, value: f32| unsafe { out.put(t, r, &[value]) };
     SCRATCH.with_borrow_mut(|scratch| {
+        #[cfg(target_arch = "x86_64")]
+        if Form::of(matrix.kind) == Form::Float && set != KernelSet::Scalar {
+            for r in first..last {
+                for t in 0..n {
+                    let x = act.row(token(t), matrix.kind).values;
+                    // SAFETY: the set is only chosen where the machine has it.
+                    put(t, r, unsafe { rows::dot_float(set, matrix.kind, matrix.row(r), x) });
+                }
+            }
+            return;
+        }
         if Form::of(matrix.kind) == Form::Float {
             scratch.floats.resize(matrix.cols, 0.0);
             for r in first..last {
@@ -206,34 +219,28 @@ pub unsafe fn matmul_rows(
             return;
         }
         #[cfg(target_arch = "x86_64")]
-        if set == KernelSet::Avx512Vnni {
-            if n >= STRIP_FROM {
-                let mut row = first;
-                while row < last {
-                    let rows = STRIP.min(last - row);
-                    scratch.strip.unpack(matrix, row, rows);
-                    // SAFETY: the set is only chosen where the machine has it; elements as promised.
-                    unsafe { avx512::strip_matmul(&scratch.strip, row..row + rows, act, tokens, out) };
-                    row += rows;
-                }
-                return;
+        if set == KernelSet::Avx512Vnni && n >= STRIP_FROM {
+            let mut row = first;
+            while row < last {
+                let rows = STRIP.min(last - row);
+                scratch.strip.unpack(matrix, row, rows);
+                // SAFETY: the set is only chosen where the machine has it; elements as promised.
+                unsafe { avx512::strip_matmul(&scratch.strip, row..row + rows, act, tokens, out) };
+                row += rows;
             }
-            let rows = avx512::ROWS;
-            let fast = matches!(matrix.kind, QuantType::Q4_K | QuantType::Q6_K | QuantType::Q8_0);
-            let whole = if fast { (last - first) / rows * rows } else { 0 };
-            for r in (first..first + whole).step_by(rows) {
+            return;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if rows::has_kernel(set, matrix.kind) {
+            for r in (first..last).step_by(rows::ROWS) {
+                let some = r..last.min(r + rows::ROWS);
                 for t in 0..n {
-                    // SAFETY: as above.
-                    let sums = unsafe {
-                        avx512::dot_rows(matrix, r, act.row(token(t), matrix.kind), &mut scratch.parts)
-                    };
-                    // SAFETY: as above.
-                    unsafe { out.put(t, r, &sums) };
-                }
-            }
-            for r in first + whole..last {
-                for t in 0..n {
-                    put(t, r, dot_row(set, matrix.kind, matrix.row(r), act.row(token(t), matrix.kind)));
+                    let x = act.row(token(t), matrix.kind);
+                    // SAFETY: the set is only chosen where the machine has it; it has the kernel; elements as promised.
+                    unsafe {
+                        let sums = rows::dot_rows(set, matrix, some.clone(), x, &mut scratch.parts);
+                        out.put(t, r, &sums[..some.len()]);
+                    }
                 }
             }
             return;
