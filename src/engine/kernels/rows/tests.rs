@@ -116,11 +116,12 @@ fn random_weights_give_the_bits_of_the_reference() {
 
 #[test]
 fn extremes_saturate_nothing() {
+    type Pattern = fn(usize) -> i8;
     for kind in QuantType::ALL {
         let cols = if kind.block_len() == 1 { 48 } else { 3 * kind.block_len() };
         for byte in [0xff, 0x00, 0x80, 0x7f, 0xf0, 0x0f, 0x55, 0xaa, 0x11, 0xee] {
             let data = weights(kind, 9 * cols, || byte);
-            let patterns: [(&str, fn(usize) -> i8); 4] = [
+            let patterns: [(&str, Pattern); 4] = [
                 ("all 127", |_| 127),
                 ("all -127", |_| -127),
                 ("by turns", |i| if i % 2 == 0 { 127 } else { -127 }),
