@@ -123,7 +123,11 @@ impl Pass<'_> {
                 return Ok(Vec::new());
             }
             self.normed(&layer.ffn_norm, n, &self.forms(&[&layer.gate, &layer.up]), b)?;
-            if c.experts > 0 { self.moe_block(layer, n, b)? } else { self.dense_block(layer, n, b)? }
+            if c.experts > 0 {
+                self.moe_block(layer, n, b)?
+            } else {
+                self.dense_block(layer, n, b)?
+            }
             progress(l + 1);
         }
         self.normed(&weights.output_norm, n, &self.forms(&[&weights.output]), b)?;

@@ -14,6 +14,7 @@ mod tables;
 mod wide32;
 
 use half::{bf16, f16};
+pub(in crate::engine) use tables::{E2M1_DOUBLED, IQ4};
 
 /// The tensor types of published files of the models this engine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

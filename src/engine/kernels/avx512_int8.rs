@@ -33,7 +33,7 @@ unsafe fn tile_of<const M: usize>(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scra
     let (groups, blocks) = (n.div_ceil(GROUP), dim / BLOCK);
     s.reserve(dim);
     // Bounds once, here; the loops below walk raw pointers inside them.
-    assert!(n >= 1 && n <= TILE && dim.is_multiple_of(BLOCK));
+    assert!((1..=TILE).contains(&n) && dim.is_multiple_of(BLOCK));
     assert!(keys.len() >= groups * group_bytes(dim) && values.len() >= groups * group_bytes(dim));
     assert!(heads.q.len() == M * dim && heads.d.len() == M * blocks && heads.taken.len() == M * blocks);
     assert!(partial.max.len() == M && partial.sum.len() == M && partial.acc.len() == M * dim);

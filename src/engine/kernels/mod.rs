@@ -1,14 +1,12 @@
 //! Matrix times activations, for every weight type, in every instruction set.
 //!
-//! `scalar` is the reference and states the order of summation; `avx512` holds the fast kernels; the AVX2 set is the
-//! reference compiled for wider vectors. All sets give the same bits. Small batches go row by row straight from the
-//! mapped file (decode is bandwidth); larger ones unpack a panel of 32 rows to bytes once and use it for every
-//! token (`panel`). Who calls which chunk on which thread is for the caller.
+//! `scalar` is the reference and states the order of summation; all sets give the same bits. Small batches go row by
+//! row straight from the mapped file (decode is bandwidth): `rows`. Larger ones unpack a panel of 32 rows to bytes once
+//! and use it for every token: `panel` and `avx512_panel`. A set without a kernel for a type takes the reference,
+//! compiled for its vectors. Who calls which chunk on which thread is for the caller.
 #![allow(unsafe_code)]
 
 pub mod act;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512_attention;
 #[cfg(target_arch = "x86_64")]
@@ -16,6 +14,8 @@ pub mod avx512_int8;
 #[cfg(target_arch = "x86_64")]
 mod avx512_panel;
 mod panel;
+#[cfg(target_arch = "x86_64")]
+mod rows;
 pub mod scalar;
 
 use super::ops;
@@ -25,7 +25,7 @@ use act::{ActivationRow, Activations, Form, quantize_row};
 use std::cell::RefCell;
 
 /// Batches of at least this many tokens are worth unpacking a panel of weights for.
-const PANEL_FROM: usize = 6;
+const PANEL_FROM: usize = 8;
 
 /// An instruction set the kernels were compiled for, chosen at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +172,7 @@ struct Scratch {
     #[cfg(target_arch = "x86_64")]
     offsets: panel::Aligned,
     #[cfg(target_arch = "x86_64")]
-    parts: Vec<avx512::Part>,
+    parts: rows::Parts,
 }
 
 thread_local! {
@@ -340,6 +340,17 @@ pub unsafe fn matmul_rows(
     // SAFETY: the caller promises that these elements are ours.
     let put = |t: usize, r: usize, value: f32| unsafe { out.put(t, r, &[value]) };
     SCRATCH.with_borrow_mut(|scratch| {
+        #[cfg(target_arch = "x86_64")]
+        if Form::of(matrix.kind) == Form::Float && set != KernelSet::Scalar {
+            for r in first..last {
+                for t in 0..n {
+                    let x = act.row(token(t), matrix.kind).values;
+                    // SAFETY: the set is only chosen where the machine has it.
+                    put(t, r, unsafe { rows::dot_float(set, matrix.kind, matrix.row(r), x) });
+                }
+            }
+            return;
+        }
         if Form::of(matrix.kind) == Form::Float {
             scratch.floats.resize(matrix.cols, 0.0);
             for r in first..last {
@@ -351,37 +362,31 @@ pub unsafe fn matmul_rows(
             return;
         }
         #[cfg(target_arch = "x86_64")]
-        if set == KernelSet::Avx512Vnni {
-            if n >= PANEL_FROM {
-                for row in rows.step_by(panel::ROWS) {
-                    let n = panel::ROWS.min(last - row);
-                    let of: panel::Rows<'_> =
-                        std::array::from_fn(|i| if i < n { matrix.row(row + i) } else { &[] });
-                    // SAFETY: the set is only chosen where the machine has it; elements as promised.
+        if set == KernelSet::Avx512Vnni && n >= PANEL_FROM {
+            for row in rows.step_by(panel::ROWS) {
+                let n = panel::ROWS.min(last - row);
+                let of: panel::Rows<'_> =
+                    std::array::from_fn(|i| if i < n { matrix.row(row + i) } else { &[] });
+                // SAFETY: the set is only chosen where the machine has it; elements as promised.
+                unsafe {
+                    avx512_panel::unpack(&mut scratch.panel, matrix.kind, matrix.cols, &of);
+                    let mut sink = Plain { out, row, n };
+                    avx512_panel::matmul(&scratch.panel, act, tokens, &mut scratch.offsets, &mut sink);
+                }
+            }
+            return;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if rows::has_kernel(set, matrix.kind) {
+            for r in (first..last).step_by(rows::ROWS) {
+                let some = r..last.min(r + rows::ROWS);
+                for t in 0..n {
+                    let x = act.row(token(t), matrix.kind);
+                    // SAFETY: the set is only chosen where the machine has it; it has the kernel; elements as promised.
                     unsafe {
-                        avx512_panel::unpack(&mut scratch.panel, matrix.kind, matrix.cols, &of);
-                        let mut sink = Plain { out, row, n };
-                        avx512_panel::matmul(&scratch.panel, act, tokens, &mut scratch.offsets, &mut sink);
+                        let sums = rows::dot_rows(set, matrix, some.clone(), x, &mut scratch.parts);
+                        out.put(t, r, &sums[..some.len()]);
                     }
-                }
-                return;
-            }
-            let rows = avx512::ROWS;
-            let fast = matches!(matrix.kind, QuantType::Q4_K | QuantType::Q6_K | QuantType::Q8_0);
-            let whole = if fast { (last - first) / rows * rows } else { 0 };
-            for r in (first..first + whole).step_by(rows) {
-                for t in 0..n {
-                    // SAFETY: as above.
-                    let sums = unsafe {
-                        avx512::dot_rows(matrix, r, act.row(token(t), matrix.kind), &mut scratch.parts)
-                    };
-                    // SAFETY: as above.
-                    unsafe { out.put(t, r, &sums) };
-                }
-            }
-            for r in first + whole..last {
-                for t in 0..n {
-                    put(t, r, dot_row(set, matrix.kind, matrix.row(r), act.row(token(t), matrix.kind)));
                 }
             }
             return;

@@ -27,9 +27,11 @@
 //! SOFTWARE.
 
 /// The 16 values of IQ4_NL and IQ4_XS.
-pub(super) const IQ4: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(in crate::engine) const IQ4: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 /// The 16 values of MXFP4 (E2M1), doubled.
-pub(super) const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub(in crate::engine) const E2M1_DOUBLED: [i8; 16] =
+    [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// `BITS` bits a value, each an index into `map`.
 const fn unpack<const WIDTH: usize, const N: usize>(hex: &[u8], bits: usize, map: &[i8]) -> [[i8; WIDTH]; N] {

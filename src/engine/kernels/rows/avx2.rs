@@ -1,0 +1,153 @@
+//! The AVX2 set (with F16C, without VNNI). `wide256` and `wide32` say how a block of each type becomes int32 lanes; the
+//! walk over rows and the pass of floats are here.
+
+mod wide256;
+mod wide32;
+
+use super::common::{ahead, halves, head, scales};
+use super::{ROWS, Walk};
+use crate::engine::quant::QuantType;
+use std::arch::x86_64::*;
+use wide32::Block32;
+use wide256::Block256;
+
+/// What one block of each row gave, before the float steps.
+#[derive(Clone, Copy)]
+pub struct Part {
+    /// int32 lanes to be added up.
+    sum: [__m256i; ROWS],
+    /// The scale as stored, with what is stored for the minimum above it.
+    d: [u32; ROWS],
+    /// The sum with the minima of a block of 256.
+    min: [i32; ROWS],
+}
+
+/// # Safety
+/// Needs AVX2 and F16C; `walk` holds what it says; `kind` has a kernel.
+#[target_feature(enable = "avx2,f16c")]
+pub unsafe fn dot_rows(kind: QuantType, walk: Walk<'_>, parts: &mut Vec<Part>) -> [f32; ROWS] {
+    if parts.len() < walk.blocks {
+        let zero = Part { sum: [_mm256_setzero_si256(); ROWS], d: [0; ROWS], min: [0; ROWS] };
+        parts.resize(walk.blocks, zero);
+    }
+    let mut out = [0f32; ROWS];
+    // SAFETY: as promised; `parts` has a place for each block; eight floats are stored.
+    unsafe {
+        let acc = match kind {
+            QuantType::Q2_K => rows256::<wide256::Q2K>(walk, parts),
+            QuantType::Q3_K => rows256::<wide256::Q3K>(walk, parts),
+            QuantType::Q4_K => rows256::<wide256::Q4K>(walk, parts),
+            QuantType::Q5_K => rows256::<wide256::Q5K>(walk, parts),
+            QuantType::Q6_K => rows256::<wide256::Q6K>(walk, parts),
+            QuantType::IQ4_XS => rows256::<wide256::Iq4Xs>(walk, parts),
+            QuantType::Q4_0 => rows32::<wide32::Q4_0>(walk, parts),
+            QuantType::Q4_1 => rows32::<wide32::Q4_1>(walk, parts),
+            QuantType::Q5_0 => rows32::<wide32::Q5_0>(walk, parts),
+            QuantType::Q5_1 => rows32::<wide32::Q5_1>(walk, parts),
+            QuantType::IQ4_NL => rows32::<wide32::Iq4Nl>(walk, parts),
+            QuantType::MXFP4 => rows32::<wide32::Mxfp4>(walk, parts),
+            _ => rows32::<wide32::Q8_0>(walk, parts),
+        };
+        _mm256_storeu_ps(out.as_mut_ptr(), acc);
+    }
+    out
+}
+
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn rows256<K: Block256>(walk: Walk<'_>, parts: &mut [Part]) -> __m256 {
+    let Walk { data, stride, count, blocks, act } = walk;
+    let bytes = K::KIND.block_bytes();
+    for r in 0..count {
+        for b in 0..blocks {
+            // SAFETY: block b of row r, and of the activations.
+            unsafe {
+                let part = parts.get_unchecked_mut(b);
+                let p = data.add(r * stride + b * bytes);
+                ahead(p, bytes);
+                let block = K::block(p, act.q.as_ptr().add(b * 256), act.sums.as_ptr().add(b * 16));
+                (part.sum[r], part.d[r], part.min[r]) = (block.sum, block.d, block.min);
+            }
+        }
+    }
+    let mut acc = _mm256_setzero_ps();
+    for (b, part) in parts.iter().enumerate().take(blocks) {
+        // SAFETY: eight values each.
+        let (d, min) = unsafe {
+            (_mm256_loadu_si256(part.d.as_ptr().cast()), _mm256_loadu_si256(part.min.as_ptr().cast()))
+        };
+        let dy = _mm256_set1_ps(act.d[b]);
+        let sum = _mm256_cvtepi32_ps(sum8(&part.sum));
+        acc = _mm256_add_ps(acc, _mm256_mul_ps(_mm256_mul_ps(halves(d), dy), sum));
+        if K::KIND.has_min() {
+            let dmin = halves(_mm256_srli_epi32::<16>(d));
+            acc = _mm256_sub_ps(acc, _mm256_mul_ps(_mm256_mul_ps(dmin, dy), _mm256_cvtepi32_ps(min)));
+        }
+    }
+    acc
+}
+
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn rows32<K: Block32>(walk: Walk<'_>, parts: &mut [Part]) -> __m256 {
+    let Walk { data, stride, count, blocks, act } = walk;
+    let bytes = K::KIND.block_bytes();
+    for r in 0..count {
+        for (b, part) in parts.iter_mut().enumerate().take(blocks) {
+            // SAFETY: block b of row r, and of the activations.
+            unsafe {
+                let p = data.add(r * stride + b * bytes);
+                let y = _mm256_loadu_si256(act.q.as_ptr().add(b * 32).cast());
+                ahead(p, bytes);
+                part.d[r] = head(K::KIND, p);
+                part.sum[r] = _mm256_madd_epi16(K::products(p, y), _mm256_set1_epi16(1));
+            }
+        }
+    }
+    let mut acc = _mm256_setzero_ps();
+    for (b, part) in parts.iter().enumerate().take(blocks) {
+        // SAFETY: eight values.
+        let head = unsafe { _mm256_loadu_si256(part.d.as_ptr().cast()) };
+        let (dy, sum_y) = (_mm256_set1_ps(act.d[b]), i32::from(act.sums[b]));
+        let sum = _mm256_sub_epi32(sum8(&part.sum), _mm256_set1_epi32(K::OFFSET * sum_y));
+        let scale = _mm256_mul_ps(scales(K::KIND, head), dy);
+        acc = _mm256_add_ps(acc, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sum)));
+        if K::KIND.has_min() {
+            // The file holds the minimum with its sign turned: adding it is the reference's subtraction.
+            let m = _mm256_mul_ps(halves(_mm256_srli_epi32::<16>(head)), dy);
+            acc = _mm256_add_ps(acc, _mm256_mul_ps(m, _mm256_set1_ps(sum_y as f32)));
+        }
+    }
+    acc
+}
+
+/// The sums of eight registers of eight int32 lanes, a lane each.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum8(v: &[__m256i; 8]) -> __m256i {
+    let pair = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    let quad = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+    // In 128-bit lanes: the lower halves of four rows, then their upper halves.
+    let first = quad(pair(v[0], v[1]), pair(v[2], v[3]));
+    let second = quad(pair(v[4], v[5]), pair(v[6], v[7]));
+    _mm256_add_epi32(
+        _mm256_permute2x128_si256::<0x20>(first, second),
+        _mm256_permute2x128_si256::<0x31>(first, second),
+    )
+}
+
+/// Pairs of products of signed values, added, as int16: the sign moves to the activation, as the instruction wants one
+/// unsigned side. 2 * 128 * 127 is the most there can be, and fits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn signed_products(w: __m256i, y: __m256i) -> __m256i {
+    _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(y, w))
+}
+
+/// The nibbles of sixteen bytes, the lower ones first.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn nibbles(p: *const u8) -> __m256i {
+    // SAFETY: the caller's sixteen bytes.
+    let twice = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(p.cast()) });
+    let moved = _mm256_srlv_epi64(twice, _mm256_set_epi64x(4, 4, 0, 0));
+    _mm256_and_si256(moved, _mm256_set1_epi8(15))
+}

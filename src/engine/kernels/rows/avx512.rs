@@ -1,0 +1,166 @@
+//! The AVX-512 VNNI set. `wide256` and `wide32` say how a block of each type becomes integers; the walk over rows and
+//! the pass of floats are here, once for each of the two block lengths.
+
+mod wide256;
+mod wide32;
+
+use super::common::{ahead, halves, head, scales};
+use super::{ROWS, Walk};
+use crate::engine::quant::QuantType;
+use std::arch::x86_64::*;
+use wide32::Block32;
+use wide256::Block256;
+
+/// What one block of 256 (or two of 32) of each row gave, before the float steps.
+#[derive(Clone, Copy)]
+pub struct Part {
+    /// int32 lanes to be added up; of two blocks, eight lanes each.
+    sum: [__m512i; ROWS],
+    /// The scale as stored, with what is stored for the minimum above it; of two blocks, the first one's.
+    d: [u32; ROWS],
+    /// The sum with the minima; of two blocks, `d` of the second one.
+    min: [i32; ROWS],
+}
+
+/// # Safety
+/// Needs AVX-512 F, BW, VL, DQ, VNNI and F16C; `walk` holds what it says; `kind` has a kernel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c")]
+pub unsafe fn dot_rows(kind: QuantType, walk: Walk<'_>, parts: &mut Vec<Part>) -> [f32; ROWS] {
+    if parts.len() < walk.blocks {
+        let zero = Part { sum: [_mm512_setzero_si512(); ROWS], d: [0; ROWS], min: [0; ROWS] };
+        parts.resize(walk.blocks, zero);
+    }
+    let mut out = [0f32; ROWS];
+    // SAFETY: as promised; `parts` has a place for each block; eight floats are stored.
+    unsafe {
+        let acc = match kind {
+            QuantType::Q2_K => rows256::<wide256::Q2K>(walk, parts),
+            QuantType::Q3_K => rows256::<wide256::Q3K>(walk, parts),
+            QuantType::Q4_K => rows256::<wide256::Q4K>(walk, parts),
+            QuantType::Q5_K => rows256::<wide256::Q5K>(walk, parts),
+            QuantType::Q6_K => rows256::<wide256::Q6K>(walk, parts),
+            QuantType::IQ4_XS => rows256::<wide256::Iq4Xs>(walk, parts),
+            QuantType::Q4_0 => rows32::<wide32::Q4_0>(walk, parts),
+            QuantType::Q4_1 => rows32::<wide32::Q4_1>(walk, parts),
+            QuantType::Q5_0 => rows32::<wide32::Q5_0>(walk, parts),
+            QuantType::Q5_1 => rows32::<wide32::Q5_1>(walk, parts),
+            QuantType::IQ4_NL => rows32::<wide32::Iq4Nl>(walk, parts),
+            QuantType::MXFP4 => rows32::<wide32::Mxfp4>(walk, parts),
+            _ => rows32::<wide32::Q8_0>(walk, parts),
+        };
+        _mm256_storeu_ps(out.as_mut_ptr(), acc);
+    }
+    out
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c")]
+unsafe fn rows256<K: Block256>(walk: Walk<'_>, parts: &mut [Part]) -> __m256 {
+    let Walk { data, stride, count, blocks, act } = walk;
+    let bytes = K::KIND.block_bytes();
+    for r in 0..count {
+        for b in 0..blocks {
+            // SAFETY: block b of row r, and of the activations.
+            unsafe {
+                let part = parts.get_unchecked_mut(b);
+                let p = data.add(r * stride + b * bytes);
+                ahead(p, bytes);
+                let block = K::block(p, act.q.as_ptr().add(b * 256), act.sums.as_ptr().add(b * 16));
+                (part.sum[r], part.d[r], part.min[r]) = (block.sum, block.d, block.min);
+            }
+        }
+    }
+    let mut acc = _mm256_setzero_ps();
+    for (b, part) in parts.iter().enumerate().take(blocks) {
+        // SAFETY: eight values each.
+        let (d, min) = unsafe {
+            (_mm256_loadu_si256(part.d.as_ptr().cast()), _mm256_loadu_si256(part.min.as_ptr().cast()))
+        };
+        let dy = _mm256_set1_ps(act.d[b]);
+        let sum = _mm256_cvtepi32_ps(sum8(&part.sum));
+        acc = _mm256_add_ps(acc, _mm256_mul_ps(_mm256_mul_ps(halves(d), dy), sum));
+        if K::KIND.has_min() {
+            let dmin = halves(_mm256_srli_epi32::<16>(d));
+            acc = _mm256_sub_ps(acc, _mm256_mul_ps(_mm256_mul_ps(dmin, dy), _mm256_cvtepi32_ps(min)));
+        }
+    }
+    acc
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c")]
+unsafe fn rows32<K: Block32>(walk: Walk<'_>, parts: &mut [Part]) -> __m256 {
+    let Walk { data, stride, count, blocks, act } = walk;
+    let bytes = K::KIND.block_bytes();
+    let pairs = blocks / 2;
+    for r in 0..count {
+        // SAFETY: blocks b and b + 1 of row r, and of the activations; where a last one is alone, it is taken twice
+        // for the weights, and what the upper lanes then hold is not read.
+        unsafe {
+            let row = data.add(r * stride);
+            for (pair, part) in parts.iter_mut().enumerate().take(pairs) {
+                let p = row.add(pair * 2 * bytes);
+                let y = _mm512_loadu_si512(act.q.as_ptr().add(pair * 64).cast());
+                ahead(p, 2 * bytes);
+                part.d[r] = head(K::KIND, p);
+                part.min[r] = head(K::KIND, p.add(bytes)) as i32;
+                part.sum[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), K::values(p, p.add(bytes)), y);
+            }
+            if blocks % 2 == 1 {
+                let part = parts.get_unchecked_mut(pairs);
+                let p = row.add(pairs * 2 * bytes);
+                let y = _mm256_loadu_si256(act.q.as_ptr().add(pairs * 64).cast());
+                part.d[r] = head(K::KIND, p);
+                let y = _mm512_zextsi256_si512(y);
+                part.sum[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), K::values(p, p), y);
+            }
+        }
+    }
+    let mut acc = _mm256_setzero_ps();
+    for (pair, part) in parts.iter().enumerate().take(blocks.div_ceil(2)) {
+        // SAFETY: eight values each.
+        let heads = unsafe {
+            [_mm256_loadu_si256(part.d.as_ptr().cast()), _mm256_loadu_si256(part.min.as_ptr().cast())]
+        };
+        for (i, (sum, head)) in split8(&part.sum).into_iter().zip(heads).enumerate() {
+            let b = pair * 2 + i;
+            if b == blocks {
+                break;
+            }
+            let (dy, sum_y) = (_mm256_set1_ps(act.d[b]), i32::from(act.sums[b]));
+            let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(sum, _mm256_set1_epi32(K::OFFSET * sum_y)));
+            acc = _mm256_add_ps(acc, _mm256_mul_ps(_mm256_mul_ps(scales(K::KIND, head), dy), sum));
+            if K::KIND.has_min() {
+                // The file holds the minimum with its sign turned: adding it is the reference's subtraction.
+                let m = _mm256_mul_ps(halves(_mm256_srli_epi32::<16>(head)), dy);
+                acc = _mm256_add_ps(acc, _mm256_mul_ps(m, _mm256_set1_ps(sum_y as f32)));
+            }
+        }
+    }
+    acc
+}
+
+/// Folds eight registers of sixteen int32 lanes to the sums of their lower and of their upper halves.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn split8(v: &[__m512i; 8]) -> [__m256i; 2] {
+    let pair = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let quad = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    let first = quad(pair(v[0], v[1]), pair(v[2], v[3]));
+    let second = quad(pair(v[4], v[5]), pair(v[6], v[7]));
+    // In 128-bit lanes: [rows 0-3 of the low half, rows 0-3 of the high half, rows 4-7 low, rows 4-7 high].
+    let folded = _mm512_add_epi32(
+        _mm512_shuffle_i32x4::<0x88>(first, second),
+        _mm512_shuffle_i32x4::<0xdd>(first, second),
+    );
+    [
+        _mm512_castsi512_si256(_mm512_shuffle_i32x4::<0b00_00_10_00>(folded, folded)),
+        _mm512_castsi512_si256(_mm512_shuffle_i32x4::<0b00_00_11_01>(folded, folded)),
+    ]
+}
+
+/// The whole sums of eight registers, a lane each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn sum8(v: &[__m512i; 8]) -> __m256i {
+    let [low, high] = split8(v);
+    _mm256_add_epi32(low, high)
+}
