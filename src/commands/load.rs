@@ -5,6 +5,7 @@ use super::{Failure, exit};
 use crate::chat::ChatFormat;
 use crate::config::Config;
 use crate::engine::EngineOptions;
+use crate::engine::backend::BackendKind;
 use crate::engine::kernels::KernelSet;
 use crate::engine::kv::KvType;
 use crate::engine::sampler::SamplingParams;
@@ -68,6 +69,7 @@ fn options(config: &Config, located: &Located) -> LocalOptions {
         }
     });
     LocalOptions {
+        backend: BackendKind::default(),
         engine: EngineOptions {
             threads: threads(config),
             kernels: KernelSet::best(),

@@ -2,6 +2,7 @@
 //! Knows nothing of messages, tools, the user's files or terminals.
 
 mod attention;
+pub mod backend;
 mod forward;
 pub mod gguf;
 pub mod kernels;
