@@ -17,13 +17,16 @@ pub enum BackendKind {
     /// The engine of this crate.
     #[default]
     Native,
+    /// Candle's models, on the device that this binary was built for.
+    Candle,
 }
 
 impl BackendKind {
-    pub const ALL: [Self; 1] = [Self::Native];
+    pub const ALL: [Self; 2] = [Self::Native, Self::Candle];
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
+            Self::Candle => "candle",
         }
     }
     pub fn from_name(name: &str) -> Option<Self> {
@@ -33,6 +36,13 @@ impl BackendKind {
     pub fn open(self, path: &Path, options: EngineOptions) -> Result<Box<dyn Backend>, EngineError> {
         match self {
             Self::Native => Ok(Box::new(Engine::open(path, options)?)),
+            #[cfg(feature = "candle")]
+            Self::Candle => Ok(Box::new(super::candle::CandleEngine::open(path, options)?)),
+            #[cfg(not(feature = "candle"))]
+            Self::Candle => {
+                let problem = "this qwright was built without candle: --backend native, or build it with --features candle";
+                Err(EngineError::BadModel(problem.into()))
+            }
         }
     }
 }

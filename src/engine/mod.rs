@@ -3,6 +3,8 @@
 
 mod attention;
 pub mod backend;
+#[cfg(feature = "candle")]
+pub mod candle;
 mod forward;
 pub mod gguf;
 pub mod kernels;

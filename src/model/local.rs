@@ -100,7 +100,10 @@ impl LocalModel {
             });
         }
         let info = ModelInfo { name: stem, context, format, billions };
-        read_once(engine.gguf(), cancel, progress);
+        // A backend of its own memory has read the file.
+        if options.backend == BackendKind::Native {
+            read_once(engine.gguf(), cancel, progress);
+        }
         let sequence = engine.sequence(context, options.kv);
         let allowed = tokenizer.base_mask(engine.config().vocab);
         Ok(Self {
