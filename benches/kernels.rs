@@ -57,7 +57,7 @@ fn one(
     group.bench_function(kind.name(), |bencher| {
         bencher.iter(|| {
             let shards = Shards::new(&mut out);
-            let target = Output { shards: &shards, slot: 0, stride: rows };
+            let target = Output { shards: &shards, slot: 0, stride: rows, add: false };
             // SAFETY: one thread, and the machine has the set.
             unsafe { matmul_rows(set, &matrix, 0..rows, act, &[0], &target) };
         });

@@ -3,6 +3,7 @@
 use crate::commands::bench::BenchArgs;
 use crate::commands::{self, CommandResult, Failure, exit, inspect_chat, load};
 use crate::config::{Config, Env, LoadOptions};
+use crate::engine::backend::BackendKind;
 use crate::engine::kv::KvType;
 use crate::hub;
 use clap::{Args, Parser, Subcommand};
@@ -24,6 +25,10 @@ pub struct ModelArgs {
     /// Model: a name of the catalogue (`qwright models list`) or the path of a GGUF file
     #[arg(short = 'm', long)]
     pub model: Option<String>,
+    /// What runs the model: native (our engine) or candle, which takes its threads from RAYON_NUM_THREADS and has one
+    /// kind of keys and values [default: native]
+    #[arg(long)]
+    pub backend: Option<String>,
     /// Threads [default: all cores]
     #[arg(short = 't', long)]
     pub threads: Option<usize>,
@@ -101,6 +106,7 @@ impl ModelArgs {
         let mut flags = Vec::new();
         let mut flag = |key, value: Option<String>, flag| flags.extend(value.map(|value| (key, value, flag)));
         flag("model", self.model.clone(), "--model");
+        flag("backend", self.backend.clone(), "--backend");
         flag("threads", self.threads.map(|n| n.to_string()), "--threads");
         flag("kv", self.kv.clone(), "--kv");
         flag("ctx", self.ctx.map(|n| n.to_string()), "--ctx");
@@ -127,6 +133,10 @@ impl Cli {
             Command::Exec(args) => commands::exec::command(&args, interrupts()?),
             Command::Bench { model, args } => {
                 let config = model.config()?;
+                if load::backend(&config) != BackendKind::Native {
+                    let problem = "bench measures the native engine only";
+                    return Err(Failure::new(exit::USAGE, problem).hint("leave --backend out"));
+                }
                 commands::bench::run(
                     &args,
                     &model.path()?,
@@ -153,7 +163,13 @@ impl Cli {
             Command::Inspect(Inspect::Logits { model, kernels }) => {
                 let config = model.config()?;
                 let (threads, kv) = (load::threads(&config), load::kv(&config, KvType::F32));
-                commands::inspect::logits(&model.path()?, threads, kv, kernels.as_deref())
+                commands::inspect::logits(
+                    &model.path()?,
+                    load::backend(&config),
+                    threads,
+                    kv,
+                    kernels.as_deref(),
+                )
             }
             Command::Models(args) => {
                 commands::models::run(&args, &ModelArgs::default().config()?, interrupts()?.as_ref())

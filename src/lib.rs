@@ -16,7 +16,8 @@
 //! | [`config`] | layered settings and directories |
 //!
 //! Who may import whom is a table in `tests/it/layers.rs`, and a test. It confines as well: only `workspace::shell` may spawn
-//! processes (and `hub::pip` its pip client); `git2` stays in `workspace`, `unsafe` in `engine` and the sandbox.
+//! processes (and `hub::pip` its pip client); `git2` stays in `workspace`, `unsafe` in `engine` and the sandbox,
+//! candle in `engine::candle`.
 //!
 //! # Invariants (most are about what is absent)
 //!

@@ -5,9 +5,10 @@
 use super::bench::kernel_set;
 use super::{CommandResult, Failure, exit, inspect_gguf};
 use crate::chat::ChatFormat;
+use crate::engine::backend::BackendKind;
 use crate::engine::gguf::Gguf;
 use crate::engine::kv::KvType;
-use crate::engine::{Engine, EngineOptions, TokenId, Want};
+use crate::engine::{EngineOptions, TokenId, Want};
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -53,9 +54,21 @@ fn ids(value: &Value) -> Result<Vec<TokenId>, String> {
 }
 
 /// `{"tokens", "top"?}` -> `{"logits": [[..]]}` or `{"top": [[[id, logit], ..], ..]}`, a row per position.
-pub fn logits(model: &Path, threads: usize, kv: KvType, kernels: Option<&str>) -> CommandResult {
+pub fn logits(
+    model: &Path,
+    backend: BackendKind,
+    threads: usize,
+    kv: KvType,
+    kernels: Option<&str>,
+) -> CommandResult {
+    if kernels.is_some() && backend != BackendKind::Native {
+        return Err(
+            Failure::new(exit::USAGE, "kernel sets are the native backend's").hint("leave --kernels out")
+        );
+    }
     let kernels = kernel_set(kernels)?;
-    let mut engine = Engine::open(model, EngineOptions { threads, kernels, ..Default::default() })
+    let mut engine = backend
+        .open(model, EngineOptions { threads, kernels, ..Default::default() })
         .map_err(|error| Failure::new(exit::NO_MODEL, error.to_string()))?;
     lines(|request| {
         let tokens = ids(&request["tokens"])?;
@@ -66,7 +79,7 @@ pub fn logits(model: &Path, threads: usize, kv: KvType, kernels: Option<&str>) -
         let all = engine
             .append(&mut sequence, &tokens, Want::All, &AtomicBool::new(false), &mut |_| {})
             .map_err(|error| error.to_string())?;
-        let rows = all.chunks_exact(engine.config.vocab);
+        let rows = all.chunks_exact(engine.config().vocab);
         let Some(top) = request.get("top") else {
             return Ok(json!({ "logits": rows.collect::<Vec<_>>() }));
         };

@@ -1,10 +1,12 @@
 //! From settings to a model that is ready: which file, which chat format and sampling (the catalogue's where it knows
-//! the model), how many threads, what KV type and context; with progress on stderr while the file is read.
+//! the model), how many threads, what KV type, context and
+//! backend; with progress on stderr while the file is read.
 
 use super::{Failure, exit};
 use crate::chat::ChatFormat;
 use crate::config::Config;
 use crate::engine::EngineOptions;
+use crate::engine::backend::BackendKind;
 use crate::engine::kernels::KernelSet;
 use crate::engine::kv::KvType;
 use crate::engine::sampler::SamplingParams;
@@ -20,6 +22,10 @@ const SAMPLING: SamplingParams =
 
 pub fn threads(config: &Config) -> usize {
     config.settings.threads.unwrap_or_else(|| EngineOptions::default().threads).max(1)
+}
+
+pub fn backend(config: &Config) -> BackendKind {
+    config.settings.backend.and_then(|kind| BackendKind::from_name(kind.as_str())).unwrap_or_default()
 }
 
 pub fn kv(config: &Config, default: KvType) -> KvType {
@@ -68,6 +74,7 @@ fn options(config: &Config, located: &Located) -> LocalOptions {
         }
     });
     LocalOptions {
+        backend: backend(config),
         engine: EngineOptions {
             threads: threads(config),
             kernels: KernelSet::best(),

@@ -20,6 +20,7 @@ impl Key {
 
 pub const KEYS: &[Key] = &[
     Key { name: "model", help: "catalogue name or path of the model" },
+    Key { name: "backend", help: "what runs the model: native or candle" },
     Key { name: "threads", help: "threads of the engine" },
     Key { name: "kv", help: "type of the KV cache: f32, f16 or q8_0" },
     Key { name: "ctx", help: "tokens of context" },
@@ -37,6 +38,7 @@ pub const KEYS: &[Key] = &[
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Settings {
     pub model: Option<String>,
+    pub backend: Option<BackendChoice>,
     pub threads: Option<usize>,
     pub kv: Option<KvKind>,
     pub ctx: Option<usize>,
@@ -71,6 +73,8 @@ macro_rules! choice {
         }
     };
 }
+choice!(/// What runs the model.
+    BackendChoice { Native = "native", Candle = "candle" });
 choice!(/// Type of the KV cache.
     KvKind { F32 = "f32", F16 = "f16", Q8_0 = "q8_0" });
 choice!(/// Which sandbox tier commands run in.
@@ -128,6 +132,7 @@ impl Settings {
         let count = |least: u64| raw.whole(least, MANY).map(|n| Some(n as usize));
         match key {
             "model" => self.model = Some(raw.word()?.to_string()),
+            "backend" => self.backend = Some(raw.word()?.parse()?),
             "threads" => self.threads = Some(raw.whole(1, 1024)? as usize),
             "kv" => self.kv = Some(raw.word()?.parse()?),
             "ctx" => self.ctx = Some(raw.whole(256, 16_777_216)? as usize),
@@ -152,6 +157,7 @@ impl Settings {
     pub fn shown(&self, key: &str) -> Option<String> {
         match key {
             "model" => self.model.clone(),
+            "backend" => self.backend.map(|b| b.as_str().to_string()),
             "threads" => self.threads.map(|n| n.to_string()),
             "kv" => self.kv.map(|k| k.as_str().to_string()),
             "ctx" => self.ctx.map(|n| n.to_string()),

@@ -2,6 +2,9 @@
 //! Knows nothing of messages, tools, the user's files or terminals.
 
 mod attention;
+pub mod backend;
+#[cfg(feature = "candle")]
+pub mod candle;
 mod forward;
 pub mod gguf;
 pub mod kernels;

@@ -1,7 +1,8 @@
 //! How likely a text is, token by token, and what else might have stood there: one pass in batches, as a prefill is.
 //! What is made of it (a search for a better text) is for the callers.
 
-use super::{Engine, EngineError, Sequence, TokenId, Want};
+use super::backend::Backend;
+use super::{EngineError, Sequence, TokenId, Want};
 use std::sync::atomic::AtomicBool;
 
 /// Tokens whose logits are held at once: 150,000 floats each.
@@ -37,31 +38,30 @@ fn log_sum(logits: &[f32]) -> f32 {
     largest + logits.iter().map(|logit| (logit - largest).exp()).sum::<f32>().ln()
 }
 
-impl Engine {
-    /// Appends `tokens` and scores all but the first: each given what stands before it. `most` others a place.
-    pub fn append_scored(
-        &mut self,
-        sequence: &mut Sequence,
-        tokens: &[TokenId],
-        most: usize,
-        cancel: &AtomicBool,
-        progress: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Scored>, EngineError> {
-        let mut scored = Vec::with_capacity(tokens.len());
-        for (index, batch) in tokens.chunks(BATCH).enumerate() {
-            let logits = self.append(sequence, batch, Want::All, cancel, &mut |_| {})?;
-            let following = &tokens[tokens.len().min(index * BATCH + 1)..];
-            for (row, &next) in logits.chunks_exact(self.config.vocab).zip(following) {
-                let mut others = likeliest(row, most + 1);
-                let logprob = row[next as usize] - log_sum(row);
-                others.retain(|(id, _)| *id != next);
-                others.truncate(most);
-                scored.push(Scored { logprob, others });
-            }
-            progress((index * BATCH + batch.len()).min(tokens.len()));
+/// `Backend::append_scored`, for every backend.
+pub(super) fn append_scored<B: Backend + ?Sized>(
+    backend: &mut B,
+    sequence: &mut Sequence,
+    tokens: &[TokenId],
+    most: usize,
+    cancel: &AtomicBool,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<Scored>, EngineError> {
+    let vocab = backend.config().vocab;
+    let mut scored = Vec::with_capacity(tokens.len());
+    for (index, batch) in tokens.chunks(BATCH).enumerate() {
+        let logits = backend.append(sequence, batch, Want::All, cancel, &mut |_| {})?;
+        let following = &tokens[tokens.len().min(index * BATCH + 1)..];
+        for (row, &next) in logits.chunks_exact(vocab).zip(following) {
+            let mut others = likeliest(row, most + 1);
+            let logprob = row[next as usize] - log_sum(row);
+            others.retain(|(id, _)| *id != next);
+            others.truncate(most);
+            scored.push(Scored { logprob, others });
         }
-        Ok(scored)
+        progress((index * BATCH + batch.len()).min(tokens.len()));
     }
+    Ok(scored)
 }
 
 #[cfg(test)]

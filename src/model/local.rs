@@ -8,10 +8,12 @@ use super::{
     Generated, Model, ModelError, ModelEvent, ModelInfo, Request, Revised, Revision, StopReason, Usage,
 };
 use crate::chat::{ChatFormat, Message, ParseEvent, Role, Segment, ToolCallParser, ToolSpec};
+use crate::engine::backend::{Backend, BackendKind};
+use crate::engine::gguf::Gguf;
 use crate::engine::kv::KvType;
 use crate::engine::sampler::{Sampler, SamplingParams, TokenMask};
 use crate::engine::tokenizer::{Tokenizer, Utf8Stream};
-use crate::engine::{Engine, EngineError, EngineOptions, Sequence, TokenId, Want};
+use crate::engine::{EngineError, EngineOptions, Sequence, TokenId, Want};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// How to load a model file.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
+    pub backend: BackendKind,
     pub engine: EngineOptions,
     pub kv: KvType,
     /// Tokens of context; `None` takes the model's own, at most 32,768.
@@ -37,7 +40,9 @@ const PENALTY_BEFORE: usize = 64;
 const PROGRESS: usize = 128;
 
 pub struct LocalModel {
-    engine: Engine,
+    engine: Box<dyn Backend>,
+    /// Tokens of a prefill batch.
+    batch: usize,
     tokenizer: Tokenizer,
     info: ModelInfo,
     sampling: SamplingParams,
@@ -68,7 +73,7 @@ impl LocalModel {
         cancel: &AtomicBool,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ModelError> {
-        let engine = Engine::open(path, options.engine).map_err(broken)?;
+        let engine = options.backend.open(path, options.engine).map_err(broken)?;
         let tokenizer = Tokenizer::from_gguf(engine.gguf()).map_err(broken)?;
         let gguf = engine.gguf();
         let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
@@ -84,7 +89,7 @@ impl LocalModel {
             });
         };
         let billions = gguf.tensors().iter().map(|t| t.len() as f64).sum::<f64>() / 1e9;
-        let own = engine.config.context;
+        let own = engine.config().context;
         let context = options.context.unwrap_or(own.min(DEFAULT_CONTEXT));
         if context > own {
             return Err(ModelError::Unavailable {
@@ -95,11 +100,15 @@ impl LocalModel {
             });
         }
         let info = ModelInfo { name: stem, context, format, billions };
-        read_once(&engine, cancel, progress);
+        // A backend of its own memory has read the file.
+        if options.backend == BackendKind::Native {
+            read_once(engine.gguf(), cancel, progress);
+        }
         let sequence = engine.sequence(context, options.kv);
-        let allowed = tokenizer.base_mask(engine.config.vocab);
+        let allowed = tokenizer.base_mask(engine.config().vocab);
         Ok(Self {
             engine,
+            batch: options.engine.batch,
             tokenizer,
             info,
             sampling: options.sampling.clone(),
@@ -163,7 +172,7 @@ impl LocalModel {
         let mut logits = Vec::new();
         let mut done = 0;
         on_event(ModelEvent::Progress { phase: "prefill", done: 0, total });
-        let mut pieces = new.chunks(PROGRESS.max(self.engine.options().batch)).peekable();
+        let mut pieces = new.chunks(PROGRESS.max(self.batch)).peekable();
         while let Some(piece) = pieces.next() {
             let want = if pieces.peek().is_some() { Want::Nothing } else { Want::Last };
             match self.engine.append(&mut self.sequence, piece, want, cancel, &mut |_| {}) {
@@ -214,7 +223,7 @@ impl LocalModel {
         }
         let temperature = revision.sampling.temperature.unwrap_or(self.sampling.temperature);
         let mut means = Means {
-            engine: &mut self.engine,
+            engine: self.engine.as_mut(),
             sequence: &mut self.sequence,
             tokenizer: &self.tokenizer,
             cancel: revision.cancel,
@@ -425,7 +434,7 @@ impl Model for LocalModel {
         }
         let Some((_, search)) = &mut self.search else { return Ok(revised) };
         let mut means = Means {
-            engine: &mut self.engine,
+            engine: self.engine.as_mut(),
             sequence: &mut self.sequence,
             tokenizer: &self.tokenizer,
             cancel: revision.cancel,
@@ -444,9 +453,8 @@ impl Model for LocalModel {
 
 /// Reads the file front to back, so that the first answer does not wait for the disk page by page. Files larger than
 /// memory would only push themselves out again; they are read as they are needed.
-fn read_once(engine: &Engine, cancel: &AtomicBool, progress: &mut dyn FnMut(u64, u64)) {
+fn read_once(gguf: &Gguf, cancel: &AtomicBool, progress: &mut dyn FnMut(u64, u64)) {
     const STEP: usize = 64 << 20;
-    let gguf = engine.gguf();
     let total: u64 = gguf.tensors().iter().map(|t| t.range.len() as u64).sum();
     if total > crate::engine::memory_available() {
         return;

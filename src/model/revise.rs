@@ -4,10 +4,11 @@
 //! each branch), at the price of one prefill of the text and a short decode for each version, in which the text itself
 //! is the draft. Whether a version is any good is for the caller to find out: a test, say.
 
+use crate::engine::backend::Backend;
 use crate::engine::sampler::uniform;
 use crate::engine::score::likeliest;
 use crate::engine::tokenizer::Tokenizer;
-use crate::engine::{Engine, EngineError, Sequence, TokenId, Want};
+use crate::engine::{EngineError, Sequence, TokenId, Want};
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
@@ -83,7 +84,7 @@ pub struct Search {
 
 /// What the search works with.
 pub struct Means<'a> {
-    pub engine: &'a mut Engine,
+    pub engine: &'a mut dyn Backend,
     pub sequence: &'a mut Sequence,
     pub tokenizer: &'a Tokenizer,
     pub cancel: &'a AtomicBool,
@@ -198,7 +199,7 @@ impl Search {
         means: &mut Means<'_>,
         decoded: &mut usize,
     ) -> Result<bool, EngineError> {
-        let vocab = means.engine.config.vocab;
+        let vocab = means.engine.config().vocab;
         let mut written: Vec<TokenId> = branch.path.clone();
         let mut feed = branch.path.clone();
         // A single token in place of another most often leaves the rest of the line as it is.

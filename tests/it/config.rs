@@ -102,6 +102,7 @@ fn a_wrong_setting_is_named_with_its_line_and_what_was_meant() {
     let error = error_of("seed = 1\ntemperature = 3\n");
     assert!(error.contains(":2: temperature: `3` is not a number from 0 to 2"), "{error}");
     for (line, part) in [
+        ("backend = \"cuda\"", "`cuda` is none of native, candle"),
         ("threads = 0", "0 is not a whole number from 1 to 1024"),
         ("threads = -1", "`-1` is not a whole number"),
         ("ctx = 99999999999999999999", "is not a whole number"),

@@ -31,6 +31,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("unsafe {", &["engine/", "workspace/sandbox"]),
     ("unsafe fn", &["engine/", "workspace/sandbox"]),
     ("allow(unsafe_code)", &["engine/", "workspace/sandbox"]),
+    ("candle_core", &["engine/candle"]),
+    ("candle_transformers", &["engine/candle"]),
     ("ureq::", &["hub/"]),
 ];
 

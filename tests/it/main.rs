@@ -1,6 +1,8 @@
 //! One integration binary, a file per area.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod agent;
+#[cfg(feature = "candle")]
+mod candle;
 mod chat;
 mod config;
 mod exec;

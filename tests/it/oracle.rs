@@ -2,6 +2,7 @@
 //! shared folder is there, all of it. Bounds: the median over positions of |logits - ref| / |ref|, at most 1e-5 for
 //! F32 and 1.3 times llama.cpp's own error for the rest (routing of so small a model can flip on a near tie).
 
+use qwright::engine::backend::Backend;
 use qwright::engine::kernels::KernelSet;
 use qwright::engine::kv::KvType;
 use qwright::engine::{Engine, EngineOptions, Want};
@@ -14,7 +15,7 @@ pub fn manifest() -> PathBuf {
 }
 
 /// `fixtures/oracle`, and the whole oracle where this machine has it.
-fn folders() -> Vec<PathBuf> {
+pub fn folders() -> Vec<PathBuf> {
     let mut folders = vec![manifest().join("fixtures/oracle")];
     folders.extend(Some(manifest().join("../shared/oracle")).filter(|folder| folder.exists()));
     folders
@@ -29,8 +30,7 @@ pub fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// Median relative error over all positions of all cases of one file.
-fn median_error(path: &Path, cases: &Value, kv: KvType, options: EngineOptions) -> f64 {
-    let mut engine = Engine::open(path, options).unwrap();
+pub fn median_error(engine: &mut dyn Backend, cases: &Value, kv: KvType) -> f64 {
     let mut errors = Vec::new();
     for case in cases.as_array().unwrap() {
         let tokens = ids(&case["tokens"]);
@@ -39,7 +39,7 @@ fn median_error(path: &Path, cases: &Value, kv: KvType, options: EngineOptions) 
             engine.append(&mut sequence, &tokens, Want::All, &AtomicBool::new(false), &mut |_| {}).unwrap();
         let want = case["logits"].as_array().unwrap();
         // Some references hold the last positions only.
-        let rows: Vec<&[f32]> = logits.chunks_exact(engine.config.vocab).collect();
+        let rows: Vec<&[f32]> = logits.chunks_exact(engine.config().vocab).collect();
         for (row, want) in rows[rows.len() - want.len()..].iter().zip(want) {
             let want: Vec<f64> = want.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
             let off: f64 = row.iter().zip(&want).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
@@ -62,7 +62,8 @@ fn tiny_models_match_the_reference() {
             let bound = if name.contains("f32") { 1e-5 } else { 1.3 * peer };
             for set in KernelSet::ALL.into_iter().filter(|set| set.available()) {
                 let options = EngineOptions { threads: 2, kernels: set, batch: 512 };
-                let error = median_error(&folder.join(name), cases, KvType::F32, options);
+                let mut engine = Engine::open(&folder.join(name), options).unwrap();
+                let error = median_error(&mut engine, cases, KvType::F32);
                 println!("{name} {}: {error:.2e} (bound {bound:.2e})", set.name());
                 assert!(error <= bound, "{name} with {}: {error:.3e} > {bound:.3e}", set.name());
             }

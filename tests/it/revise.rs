@@ -4,6 +4,7 @@ use crate::oracle::manifest;
 use crate::real_model::model_path;
 use qwright::agent::{SessionOptions, offered_tools, opening_messages};
 use qwright::chat::{Message, Role};
+use qwright::engine::backend::{Backend, BackendKind};
 use qwright::engine::kernels::KernelSet;
 use qwright::engine::kv::KvType;
 use qwright::engine::sampler::SamplingParams;
@@ -80,6 +81,7 @@ fn scores_are_those_of_the_logits() {
 
 fn real(threads: usize) -> LocalModel {
     let options = LocalOptions {
+        backend: BackendKind::Native,
         engine: EngineOptions { threads, kernels: KernelSet::best(), ..Default::default() },
         kv: KvType::F16,
         context: Some(4096),
