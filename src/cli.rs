@@ -33,6 +33,9 @@ pub struct ModelArgs {
     /// Tokens of context [default: the model's, at most 32768]
     #[arg(long)]
     pub ctx: Option<usize>,
+    /// Where the weights lie: map (in the file) or copy (in memory, in huge pages) [default: map]
+    #[arg(long)]
+    pub load: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,6 +107,7 @@ impl ModelArgs {
         flag("threads", self.threads.map(|n| n.to_string()), "--threads");
         flag("kv", self.kv.clone(), "--kv");
         flag("ctx", self.ctx.map(|n| n.to_string()), "--ctx");
+        flag("load", self.load.clone(), "--load");
         LoadOptions { env: Env::of_process(), flags, ..LoadOptions::default() }
     }
     /// The settings with these flags on top.
@@ -125,15 +129,7 @@ impl Cli {
         match self.command {
             Command::Demo(args) => commands::demo::run(&args, interrupts()?),
             Command::Exec(args) => commands::exec::command(&args, interrupts()?),
-            Command::Bench { model, args } => {
-                let config = model.config()?;
-                commands::bench::run(
-                    &args,
-                    &model.path()?,
-                    load::threads(&config),
-                    load::kv(&config, KvType::F16),
-                )
-            }
+            Command::Bench { model, args } => commands::bench::run(&args, &model.config()?),
             Command::Inspect(Inspect::Gguf { file }) => commands::inspect::gguf(&file),
             Command::Inspect(Inspect::Tokens { model }) => commands::inspect::tokens(&model.path()?),
             Command::Inspect(Inspect::Prompt { session: Some(request), model, format }) => {
