@@ -6,6 +6,7 @@ mod config;
 mod exec;
 mod gguf;
 mod hub;
+mod large;
 mod layers;
 mod model;
 mod oracle;
