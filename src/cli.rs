@@ -38,6 +38,9 @@ pub struct ModelArgs {
     /// Tokens of context [default: the model's, at most 32768]
     #[arg(long)]
     pub ctx: Option<usize>,
+    /// Where the weights lie: map (in the file) or copy (in memory, in huge pages) [default: map]
+    #[arg(long)]
+    pub load: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -110,6 +113,7 @@ impl ModelArgs {
         flag("threads", self.threads.map(|n| n.to_string()), "--threads");
         flag("kv", self.kv.clone(), "--kv");
         flag("ctx", self.ctx.map(|n| n.to_string()), "--ctx");
+        flag("load", self.load.clone(), "--load");
         LoadOptions { env: Env::of_process(), flags, ..LoadOptions::default() }
     }
     /// The settings with these flags on top.
@@ -137,12 +141,7 @@ impl Cli {
                     let problem = "bench measures the native engine only";
                     return Err(Failure::new(exit::USAGE, problem).hint("leave --backend out"));
                 }
-                commands::bench::run(
-                    &args,
-                    &model.path()?,
-                    load::threads(&config),
-                    load::kv(&config, KvType::F16),
-                )
+                commands::bench::run(&args, &config)
             }
             Command::Inspect(Inspect::Gguf { file }) => commands::inspect::gguf(&file),
             Command::Inspect(Inspect::Tokens { model }) => commands::inspect::tokens(&model.path()?),

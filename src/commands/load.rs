@@ -2,16 +2,20 @@
 //! the model), how many threads, what KV type, context and
 //! backend; with progress on stderr while the file is read.
 
+use super::memory::Ask;
 use super::{Failure, exit};
 use crate::chat::ChatFormat;
 use crate::config::Config;
 use crate::engine::EngineOptions;
 use crate::engine::backend::BackendKind;
+use crate::engine::gguf::Gguf;
 use crate::engine::kernels::KernelSet;
 use crate::engine::kv::KvType;
+use crate::engine::memory::Load;
 use crate::engine::sampler::SamplingParams;
+use crate::engine::weights::ModelConfig;
 use crate::hub::{self, Located};
-use crate::model::local::{LocalModel, LocalOptions};
+use crate::model::local::{DEFAULT_CONTEXT, LocalModel, LocalOptions};
 use crate::model::{Model, ModelError};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +36,24 @@ pub fn kv(config: &Config, default: KvType) -> KvType {
     config.settings.kv.and_then(|kind| KvType::from_name(kind.as_str())).unwrap_or(default)
 }
 
+pub fn load(config: &Config) -> Load {
+    config.settings.load.and_then(|kind| Load::from_name(kind.as_str())).unwrap_or_default()
+}
+
+/// What loading will take, said on stderr before it is taken; a failure where that cannot be had.
+fn announce(path: &std::path::Path, options: &LocalOptions, quiet: bool) -> Result<(), Failure> {
+    // A file that is no model, or a context it was not made for, is for the loading itself to refuse.
+    let opened = Gguf::open(path).and_then(|gguf| Ok((ModelConfig::from_gguf(&gguf)?, gguf.file_bytes())));
+    let Ok((model, weights)) = opened else { return Ok(()) };
+    let tokens = options.context.unwrap_or(DEFAULT_CONTEXT).min(model.context);
+    let cache = (model.kv_shape(options.kv).bytes_per_token() as u64).saturating_mul(tokens as u64);
+    let note = Ask::new(weights, options.engine.load, (cache, tokens, options.kv)).announce()?;
+    if !quiet {
+        eprintln!("{note}");
+    }
+    Ok(())
+}
+
 /// The model the settings name, loaded.
 pub fn local(config: &Config, quiet: bool, cancel: &AtomicBool) -> Result<Box<dyn Model>, Failure> {
     let located = hub::locate(None, config)?;
@@ -44,7 +66,9 @@ pub fn local(config: &Config, quiet: bool, cancel: &AtomicBool) -> Result<Box<dy
         indicatif::ProgressStyle::with_template("load {bar:30} {bytes}/{total_bytes} {eta}")
             .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()),
     );
-    let loaded = LocalModel::load(&located.path, &options(config, &located), cancel, &mut |done, total| {
+    let options = options(config, &located);
+    announce(&located.path, &options, quiet)?;
+    let loaded = LocalModel::load(&located.path, &options, cancel, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
@@ -78,6 +102,7 @@ fn options(config: &Config, located: &Located) -> LocalOptions {
         engine: EngineOptions {
             threads: threads(config),
             kernels: KernelSet::best(),
+            load: load(config),
             ..EngineOptions::default()
         },
         kv: kv(config, KvType::F16),

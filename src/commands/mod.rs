@@ -1,6 +1,7 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
 pub mod bench;
+pub mod bench_report;
 pub mod config;
 pub mod demo;
 pub mod exec;
@@ -9,6 +10,7 @@ pub mod inspect_chat;
 pub mod inspect_gguf;
 pub mod inspect_session;
 pub mod load;
+pub mod memory;
 pub mod models;
 pub mod sandbox;
 

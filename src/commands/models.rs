@@ -1,7 +1,8 @@
 //! `qwright models list|plan|pull|path|rm`: what exists, what fits this machine, what is here, and getting it.
 
-use super::{CommandResult, Failure, exit};
+use super::{CommandResult, Failure, exit, load};
 use crate::config::{Config, KvKind};
+use crate::engine::bandwidth;
 use crate::hub::{self, HubError, KvWidth, PullOptions, PullProgress, machine, plan};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -123,7 +124,7 @@ fn show_plan(config: &Config, json: bool, ctx: u64, kv: &str) -> CommandResult {
     let machine = machine::Machine::measure();
     let question = plan::Question {
         machine: &machine,
-        bandwidth: machine::read_bandwidth(&machine),
+        bandwidth: bandwidth::measure(load::load(config)).map(|measured| measured.bytes_per_second),
         disk_free: machine::disk_free(&dir),
         models_dir: &dir,
         ctx,

@@ -24,6 +24,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "threads", help: "threads of the engine" },
     Key { name: "kv", help: "type of the KV cache: f32, f16 or q8_0" },
     Key { name: "ctx", help: "tokens of context" },
+    Key { name: "load", help: "where weights lie: map (in the file) or copy (in memory, huge pages)" },
     Key { name: "sandbox", help: "sandbox tier: auto, full, reduced or none" },
     Key { name: "approval_mode", help: "plan, default, auto-edit or yolo" },
     Key { name: "seed", help: "seed of the sampler" },
@@ -42,6 +43,7 @@ pub struct Settings {
     pub threads: Option<usize>,
     pub kv: Option<KvKind>,
     pub ctx: Option<usize>,
+    pub load: Option<LoadKind>,
     pub sandbox: SandboxMode,
     pub approval_mode: Option<ApprovalMode>,
     pub seed: Option<u64>,
@@ -77,6 +79,8 @@ choice!(/// What runs the model.
     BackendChoice { Native = "native", Candle = "candle" });
 choice!(/// Type of the KV cache.
     KvKind { F32 = "f32", F16 = "f16", Q8_0 = "q8_0" });
+choice!(/// Where the weights lie while a model runs.
+    LoadKind { Map = "map", Copy = "copy" });
 choice!(/// Which sandbox tier commands run in.
     SandboxMode { Auto = "auto", Full = "full", Reduced = "reduced", None = "none" });
 choice!(/// What runs unasked.
@@ -136,6 +140,7 @@ impl Settings {
             "threads" => self.threads = Some(raw.whole(1, 1024)? as usize),
             "kv" => self.kv = Some(raw.word()?.parse()?),
             "ctx" => self.ctx = Some(raw.whole(256, 16_777_216)? as usize),
+            "load" => self.load = Some(raw.word()?.parse()?),
             "sandbox" => self.sandbox = raw.word()?.parse()?,
             "approval_mode" => self.approval_mode = Some(raw.word()?.parse()?),
             "seed" => self.seed = Some(raw.whole(0, u64::MAX)?),
@@ -161,6 +166,7 @@ impl Settings {
             "threads" => self.threads.map(|n| n.to_string()),
             "kv" => self.kv.map(|k| k.as_str().to_string()),
             "ctx" => self.ctx.map(|n| n.to_string()),
+            "load" => self.load.map(|l| l.as_str().to_string()),
             "sandbox" => Some(self.sandbox.as_str().to_string()),
             "approval_mode" => self.approval_mode.map(|m| m.as_str().to_string()),
             "seed" => self.seed.map(|n| n.to_string()),

@@ -11,6 +11,7 @@ mod header;
 mod value;
 
 use super::EngineError;
+use super::memory::{Anonymous, gb, memory_available};
 use super::quant::QuantType;
 use header::{Header, quoted};
 use std::collections::HashMap;
@@ -170,6 +171,42 @@ impl Gguf {
             }
         }
         Ok(Self { path, version, shards, metadata, keys, tensors, names })
+    }
+
+    /// The same model with all its bytes in memory of our own. Refused, with the figures, where they do not fit.
+    pub(super) fn copied(self, threads: usize) -> Result<Self, EngineError> {
+        let (needed, free) = (self.file_bytes(), memory_available());
+        if needed > free {
+            return Err(self.refuse(&format!(
+                "to copy its weights takes {} and {} of memory are free; from the map (--load map) it runs all the same",
+                gb(needed),
+                gb(free)
+            )));
+        }
+        let io = |source| EngineError::Io { path: self.path.display().to_string(), source };
+        let mut shards = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let mut copy = Anonymous::new(shard.len(), true).map_err(io)?;
+            copy.fill(threads, |at, part| part.copy_from_slice(&shard[at..at + part.len()]));
+            shards.push(Arc::new(Bytes::Copy(copy)));
+        }
+        // The arrays of the metadata must not keep the map alive.
+        let first = shards.first().ok_or_else(|| self.refuse("it has no shard"))?;
+        let header = header::parse(first, 0).map_err(|problem| located(&self.path, &problem))?;
+        Ok(Self { shards, metadata: header.metadata, keys: header.index, ..self })
+    }
+
+    /// Bytes that no file stands behind, and no directory: who made them up knows what lies where.
+    pub(super) fn of_memory(name: &str, memory: Anonymous) -> Self {
+        Self {
+            path: PathBuf::from(name),
+            version: 3,
+            shards: vec![Arc::new(Bytes::Copy(memory))],
+            metadata: Vec::new(),
+            keys: HashMap::new(),
+            tensors: Vec::new(),
+            names: HashMap::new(),
+        }
     }
 
     /// The first (or only) file.

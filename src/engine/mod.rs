@@ -3,17 +3,20 @@
 
 mod attention;
 pub mod backend;
+pub mod bandwidth;
 #[cfg(feature = "candle")]
 pub mod candle;
 mod forward;
 pub mod gguf;
 pub mod kernels;
 pub mod kv;
+pub mod memory;
 pub mod ops;
 pub mod pool;
 pub mod quant;
 pub mod sampler;
 pub mod score;
+pub mod synthetic;
 pub mod tokenizer;
 pub mod weights;
 
@@ -22,6 +25,8 @@ use forward::{Buffers, Pass};
 use gguf::Gguf;
 use kernels::KernelSet;
 use kv::{KvCache, KvShape, KvType};
+use memory::Load;
+pub use memory::memory_available;
 use pool::Pool;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -52,12 +57,13 @@ pub struct EngineOptions {
     pub kernels: KernelSet,
     /// Tokens of a prefill batch.
     pub batch: usize,
+    pub load: Load,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, kernels: KernelSet::best(), batch: 2048 }
+        Self { threads, kernels: KernelSet::best(), batch: 2048, load: Load::Map }
     }
 }
 
@@ -123,7 +129,20 @@ impl Engine {
 
     pub fn new(gguf: Gguf, options: EngineOptions) -> Result<Self, EngineError> {
         let config = ModelConfig::from_gguf(&gguf)?;
+        // Everything is checked on the map before memory is taken for a copy.
         let weights = Weights::new(gguf, &config)?;
+        let weights = match options.load {
+            Load::Map => weights,
+            Load::Copy => Weights { gguf: weights.gguf.copied(options.threads)?, ..weights },
+        };
+        Self::from_weights(config, weights, options)
+    }
+
+    fn from_weights(
+        config: ModelConfig,
+        weights: Weights,
+        options: EngineOptions,
+    ) -> Result<Self, EngineError> {
         let pool = Pool::new(options.threads.max(1))
             .map_err(|source| EngineError::Io { path: "engine threads".into(), source })?;
         Ok(Self { config, weights, pool, options, buffers: Buffers::default() })
@@ -138,12 +157,12 @@ impl Engine {
     }
 
     pub fn kv_shape(&self, kind: KvType) -> KvShape {
-        KvShape {
-            layers: self.config.layers,
-            heads: self.config.kv_heads,
-            head_dim: self.config.head_dim,
-            kind,
-        }
+        self.config.kv_shape(kind)
+    }
+
+    /// Bytes of weights that decoding one token reads.
+    pub fn bytes_per_token(&self) -> u64 {
+        self.weights.bytes_per_token(&self.config)
     }
 
     /// An empty sequence with room for `context` tokens.
@@ -198,14 +217,4 @@ impl Engine {
         }
         Ok(logits)
     }
-}
-
-/// Bytes of memory that can be had without pushing others out; all there is where the system does not say.
-pub fn memory_available() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    text.lines()
-        .find_map(|line| {
-            line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-        })
-        .map_or(u64::MAX, |kib| kib * 1024)
 }

@@ -5,12 +5,25 @@
 use super::EngineError;
 use super::gguf::{Gguf, TensorInfo};
 use super::kernels::Matrix;
+use super::kv::{KvShape, KvType};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {
     Qwen2,
     Qwen3,
     Qwen3Moe,
+}
+
+impl Arch {
+    /// By the name of `general.architecture`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "qwen2" => Self::Qwen2,
+            "qwen3" => Self::Qwen3,
+            "qwen3moe" => Self::Qwen3Moe,
+            _ => return None,
+        })
+    }
 }
 
 /// Shapes and constants of a model.
@@ -37,16 +50,11 @@ pub struct ModelConfig {
 impl ModelConfig {
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, EngineError> {
         let name = gguf.require_str("general.architecture")?;
-        let arch = match name {
-            "qwen2" => Arch::Qwen2,
-            "qwen3" => Arch::Qwen3,
-            "qwen3moe" => Arch::Qwen3Moe,
-            other => {
-                let other: String = other.chars().take(40).collect();
-                return Err(gguf.refuse(&format!(
-                    "architecture {other:?} is not one this engine runs (qwen2, qwen3, qwen3moe)"
-                )));
-            }
+        let Some(arch) = Arch::from_name(name) else {
+            let other: String = name.chars().take(40).collect();
+            return Err(gguf.refuse(&format!(
+                "architecture {other:?} is not one this engine runs (qwen2, qwen3, qwen3moe)"
+            )));
         };
         let size = |key: &str, least: u64, most: u64| -> Result<usize, EngineError> {
             let key = format!("{name}.{key}");
@@ -102,6 +110,11 @@ impl ModelConfig {
             experts_used,
             expert_ff,
         })
+    }
+
+    /// The shape of its cache of keys and values.
+    pub fn kv_shape(&self, kind: KvType) -> KvShape {
+        KvShape { layers: self.layers, heads: self.kv_heads, head_dim: self.head_dim, kind }
     }
 }
 
@@ -194,6 +207,19 @@ impl Weights {
     pub fn matrix(&self, info: &TensorInfo) -> Matrix<'_> {
         let cols = info.dims.first().copied().unwrap_or(1);
         Matrix { kind: info.kind, rows: info.len() / cols.max(1), cols, data: self.gguf.data(info) }
+    }
+
+    /// Bytes that decoding one token reads: every matrix once, of the experts those that are used, of the embedding
+    /// nothing to speak of (unless it is the output too).
+    pub fn bytes_per_token(&self, config: &ModelConfig) -> u64 {
+        let bytes = |info: &TensorInfo| info.range.len() as u64;
+        let layer = |l: &Layer| {
+            let always = bytes(&l.q) + bytes(&l.k) + bytes(&l.v) + bytes(&l.o);
+            let router = l.router.as_ref().map_or(0, bytes);
+            let ffn = bytes(&l.gate) + bytes(&l.up) + bytes(&l.down);
+            always + router + ffn * config.experts_used.max(1) as u64 / config.experts.max(1) as u64
+        };
+        self.layers.iter().map(layer).sum::<u64>() + bytes(&self.output)
     }
 }
 

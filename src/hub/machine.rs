@@ -1,8 +1,7 @@
-//! What this machine has: memory (with the limits of its control groups), room on disk, cores, and how fast
-//! memory can be read. A figure that cannot be had is `None`, and the plan says so rather than guess.
+//! What this machine has: memory (with the limits of its control groups), room on disk, cores. A figure that cannot be
+//! had is `None`, and the plan says so rather than guess. How fast memory reads is the engine's to measure.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Machine {
@@ -63,46 +62,6 @@ pub fn disk_free(dir: &Path) -> Option<u64> {
     let dir = dir.ancestors().find(|d| d.exists()).filter(|d| !d.as_os_str().is_empty());
     let stat = rustix::fs::statvfs(dir.unwrap_or(Path::new("."))).ok()?;
     stat.f_bavail.checked_mul(stat.f_frsize)
-}
-
-/// Bytes per second that all cores together read from memory: the best of several passes over a buffer that is
-/// larger than the caches. About a second. `None` where there is no room for the buffer.
-pub fn read_bandwidth(machine: &Machine) -> Option<f64> {
-    const BUFFER: u64 = 512 << 20;
-    if machine.memory_available.is_some_and(|m| m < 3 * BUFFER) {
-        return None;
-    }
-    let words = (BUFFER / 8) as usize;
-    let chunk = words.div_ceil(machine.cores);
-    let mut buffer = vec![0u64; words];
-    // Written first, by the threads that read: untouched pages would all be the same page of zeros.
-    std::thread::scope(|scope| {
-        for (i, chunk) in buffer.chunks_mut(chunk).enumerate() {
-            scope.spawn(move || chunk.fill(i as u64 + 1));
-        }
-    });
-    let (start, mut best) = (Instant::now(), 0f64);
-    while start.elapsed() < Duration::from_millis(700) {
-        let pass = Instant::now();
-        std::thread::scope(|scope| {
-            for chunk in buffer.chunks(chunk) {
-                scope.spawn(move || std::hint::black_box(sum(chunk)));
-            }
-        });
-        best = best.max(BUFFER as f64 / pass.elapsed().as_secs_f64());
-    }
-    Some(best)
-}
-
-/// Eight sums side by side, so that the loads, not the additions, are waited for.
-fn sum(words: &[u64]) -> u64 {
-    let mut sums = [0u64; 8];
-    for group in words.chunks_exact(8) {
-        for (sum, word) in sums.iter_mut().zip(group) {
-            *sum = sum.wrapping_add(*word);
-        }
-    }
-    sums.iter().fold(0, |a, b| a.wrapping_add(*b))
 }
 
 #[cfg(test)]

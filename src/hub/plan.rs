@@ -37,9 +37,12 @@ pub struct Row {
     pub kv_bytes: u64,
     /// Weights, KV cache and working memory.
     pub memory_needed: u64,
+    /// What writing one token reads of the file.
+    pub bytes_per_token: u64,
     pub here: bool,
     pub verdict: Verdict,
-    /// Expected decode speed; absent where the bandwidth is unknown.
+    /// Expected decode speed, an estimate: bandwidth over `bytes_per_token`, and what does not fit memory from a disk
+    /// of 2 GB/s. Absent where the bandwidth is unknown.
     pub tokens_per_second: Option<f64>,
     pub recommended: bool,
 }
@@ -94,6 +97,7 @@ fn row(entry: &CatalogueEntry, quant: &Quant, question: &Question<'_>) -> Row {
         bytes: quant.bytes,
         kv_bytes,
         memory_needed,
+        bytes_per_token: entry.shape.bytes_per_token(quant.bytes, quant.bits()),
         here,
         verdict,
         tokens_per_second: question.bandwidth.map(|b| expected_speed(entry, quant, b, cached)),
@@ -128,8 +132,11 @@ pub fn table(rows: &[Row], question: &Question<'_>) -> String {
         machine.cores,
         question.bandwidth.map_or("bandwidth unknown".into(), |b| format!("reads {:.0} GB/s", b / 1e9)),
     );
-    let _ =
-        writeln!(out, "  {:<22} {:<7} {:>9} {:>9} {:>11}  ", "model", "quant", "file", "memory", "tokens/s");
+    let _ = writeln!(
+        out,
+        "  {:<22} {:<7} {:>9} {:>9} {:>11} {:>9}  ",
+        "model", "quant", "file", "memory", "reads/token", "tokens/s"
+    );
     for row in rows {
         let mark = if row.recommended { '*' } else { ' ' };
         let speed = match row.tokens_per_second {
@@ -146,11 +153,12 @@ pub fn table(rows: &[Row], question: &Question<'_>) -> String {
         let here = if row.here { ", here already" } else { "" };
         let _ = writeln!(
             out,
-            "{mark} {:<22} {:<7} {:>9} {:>9} {speed:>11}  {verdict}{here}",
+            "{mark} {:<22} {:<7} {:>9} {:>9} {:>11} {speed:>9}  {verdict}{here}",
             row.model,
             row.quant,
             human(row.bytes),
             human(row.memory_needed),
+            human(row.bytes_per_token),
         );
     }
     match rows.first().filter(|r| r.recommended) {
@@ -164,8 +172,14 @@ pub fn table(rows: &[Row], question: &Question<'_>) -> String {
     }
     let _ = writeln!(
         out,
-        "Memory: the file, the KV cache of {} tokens of context and 1 GB. tokens/s: expected when writing, from bandwidth.",
-        question.ctx
+        "Memory: the file, the KV cache of {} tokens of context and 1 GB.\n\
+         tokens/s: an estimate for writing with little context: {}, just measured, over the bytes a token reads;\n\
+         what does not fit memory comes from a disk of 2 GB/s.\n\
+         `qwright bench --shape MODEL` runs a model's true layers on random weights, without its file.",
+        question.ctx,
+        question
+            .bandwidth
+            .map_or("bandwidth (unknown here)".into(), |b| format!("{:.0} GB/s of bandwidth", b / 1e9)),
     );
     out
 }

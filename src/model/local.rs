@@ -33,7 +33,7 @@ pub struct LocalOptions {
 }
 
 /// Context of a model when nothing is asked for: enough for a long session, at a stated size in memory.
-const DEFAULT_CONTEXT: usize = 32_768;
+pub const DEFAULT_CONTEXT: usize = 32_768;
 /// Tokens before an answer that the repetition penalty looks at too.
 const PENALTY_BEFORE: usize = 64;
 /// Tokens between two progress reports of a prefill.
@@ -453,7 +453,7 @@ impl Model for LocalModel {
 
 /// Reads the file front to back, so that the first answer does not wait for the disk page by page. Files larger than
 /// memory would only push themselves out again; they are read as they are needed.
-fn read_once(gguf: &Gguf, cancel: &AtomicBool, progress: &mut dyn FnMut(u64, u64)) {
+pub fn read_once(gguf: &Gguf, cancel: &AtomicBool, progress: &mut dyn FnMut(u64, u64)) {
     const STEP: usize = 64 << 20;
     let total: u64 = gguf.tensors().iter().map(|t| t.range.len() as u64).sum();
     if total > crate::engine::memory_available() {

@@ -160,6 +160,14 @@ fn the_plan_counts_memory_and_names_what_does_not_fit() {
     let big = row("qwen3-235b", "q4_k_m");
     assert_eq!(big.verdict, Verdict::Slow);
     assert!(big.tokens_per_second.unwrap() < 40e9 / 13.1e9 / 5.0, "from the map, the disk sets the pace");
+    // What a token reads is what the files hold, and the speed that follows from it alone.
+    let roomy = plan_for(512, 400e9, 500);
+    for (model, gigabytes) in [("qwen3-coder-480b", 20.9), ("qwen3-235b", 13.1), ("qwen3-coder-30b", 1.92)] {
+        let row = roomy.iter().find(|r| r.model == model && r.quant == "q4_k_m").unwrap();
+        let read = row.bytes_per_token as f64 / 1e9;
+        assert!((read / gigabytes - 1.0).abs() < 0.06, "{model}: {read}");
+        assert!((row.tokens_per_second.unwrap() * read / 400.0 - 1.0).abs() < 1e-6);
+    }
     // Nothing fits: nothing is recommended.
     assert!(
         plan_for(1, 40e9, 200)

@@ -8,6 +8,7 @@ mod config;
 mod exec;
 mod gguf;
 mod hub;
+mod large;
 mod layers;
 mod model;
 mod oracle;

@@ -61,7 +61,7 @@ fn tiny_models_match_the_reference() {
             let peer = peers[name].as_f64().unwrap();
             let bound = if name.contains("f32") { 1e-5 } else { 1.3 * peer };
             for set in KernelSet::ALL.into_iter().filter(|set| set.available()) {
-                let options = EngineOptions { threads: 2, kernels: set, batch: 512 };
+                let options = EngineOptions { threads: 2, kernels: set, ..Default::default() };
                 let mut engine = Engine::open(&folder.join(name), options).unwrap();
                 let error = median_error(&mut engine, cases, KvType::F32);
                 println!("{name} {}: {error:.2e} (bound {bound:.2e})", set.name());
@@ -81,7 +81,9 @@ fn every_kernel_set_chunking_and_thread_count_gives_the_same_bits() {
         let mut first: Option<Vec<f32>> = None;
         for set in KernelSet::ALL.into_iter().filter(|set| set.available()) {
             for (threads, batch) in [(1, 1), (2, 1), (1, 7), (2, 7), (3, 64), (2, 512)] {
-                let mut engine = Engine::open(&path, EngineOptions { threads, kernels: set, batch }).unwrap();
+                let mut engine =
+                    Engine::open(&path, EngineOptions { threads, kernels: set, batch, ..Default::default() })
+                        .unwrap();
                 let mut sequence = engine.sequence(tokens.len(), KvType::F16);
                 let cancel = AtomicBool::new(false);
                 let logits = engine.append(&mut sequence, &tokens, Want::All, &cancel, &mut |_| {}).unwrap();

@@ -2,13 +2,15 @@
 //! the way out, because a vocabulary of 150,000 strings must not become 150,000 allocations (nor let a hostile file
 //! turn one byte of itself into forty bytes of ours). Reading back from the file is checked once more: another
 //! process may have written to it since, and then a wrong value is acceptable where a panic is not.
+use crate::engine::memory::Anonymous;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The bytes of one file: mapped, or in memory.
+/// The bytes of one file: mapped, copied, or in memory from the first.
 pub(super) enum Bytes {
     Map(memmap2::Mmap),
+    Copy(Anonymous),
     Owned(Vec<u8>),
 }
 
@@ -17,6 +19,7 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match self {
             Bytes::Map(map) => map,
+            Bytes::Copy(memory) => memory,
             Bytes::Owned(bytes) => bytes,
         }
     }
