@@ -45,7 +45,7 @@ impl Ask {
                 format!("not enough memory: {sum}, and {} are free", gb(free)),
             )
             .hint(
-                "--ctx N and --kv q8_0 make the cache smaller; --load map leaves the weights in the file",
+                "a shorter context (--ctx; in bench -p and -d) or --kv q8_0 takes less; weights in a file (--load map) take none",
             ));
         }
         if self.held {
