@@ -5,6 +5,7 @@ mod agent;
 mod candle;
 mod chat;
 mod config;
+mod determinism;
 mod exec;
 mod gguf;
 mod hub;
