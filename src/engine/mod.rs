@@ -171,7 +171,8 @@ impl Engine {
     }
 
     /// Appends `tokens` in batches and returns the logits of the last one (or of all). `progress` is told how many
-    /// are done, in the middle of a batch as well. When cancelled, whole batches that were done stay; the rest is as if never asked for.
+    /// are done, in the middle of a batch as well. When cancelled, whole batches that were done stay; the rest is as if
+    /// never asked for.
     pub fn append(
         &mut self,
         sequence: &mut Sequence,
