@@ -600,6 +600,7 @@ fn forward(events: &Sender<Event>, event: ModelEvent) {
         ModelEvent::ToolCallStarted(name) => {
             Event::Progress { phase: format!("writing {name}"), done: 0, total: 0 }
         }
+        ModelEvent::Note(message) => Event::Error { message, hint: None },
         ModelEvent::ToolCall(_) | ModelEvent::Usage(_) => return,
     };
     let _ = events.send(event);

@@ -144,6 +144,7 @@ fn config_of(shape: &hub::Shape) -> Result<ModelConfig, Failure> {
         context: shape.context as usize,
         eps: 1e-6,
         rope_theta: 1e7,
+        yarn: None,
         experts: shape.experts as usize,
         experts_used: shape.experts_used as usize,
         expert_ff: shape.expert_ff as usize,

@@ -24,6 +24,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const SAMPLING: SamplingParams =
     SamplingParams { seed: 0, temperature: 0.7, top_k: 20, top_p: 0.8, min_p: 0.0, repetition_penalty: 1.05 };
 
+/// Bytes of snapshots when nothing is asked for: some long sessions of a small model, one of a large one.
+const SNAPSHOTS: u64 = 8_000_000_000;
+
 pub fn threads(config: &Config) -> usize {
     config.settings.threads.unwrap_or_else(|| EngineOptions::default().threads).max(1)
 }
@@ -109,5 +112,13 @@ fn options(config: &Config, located: &Located) -> LocalOptions {
         context: config.settings.ctx,
         format: located.entry.and_then(|entry| entry.format.parse::<ChatFormat>().ok()),
         sampling,
+        snapshots: snapshots(config),
     }
+}
+
+/// Where keys and values are kept between sessions, and how many bytes of them; `None` where nothing is to be kept.
+fn snapshots(config: &Config) -> Option<(std::path::PathBuf, u64)> {
+    let budget = config.settings.snapshots.map_or(SNAPSHOTS, |gb| gb * 1_000_000_000);
+    let state = config.dirs.state().ok().filter(|_| budget > 0)?;
+    Some((state.join("kv"), budget))
 }

@@ -5,6 +5,7 @@
 
 use super::gguf::Gguf;
 use super::kv::KvType;
+use super::recall::Snapshots;
 use super::score::{self, Scored};
 use super::weights::ModelConfig;
 use super::{Engine, EngineError, EngineOptions, Sequence, TokenId, Want};
@@ -52,7 +53,7 @@ pub trait Backend: Send {
     fn gguf(&self) -> &Gguf;
     fn config(&self) -> &ModelConfig;
     /// An empty sequence with room for `context` tokens. It belongs to the backend that made it.
-    fn sequence(&self, context: usize, kind: KvType) -> Sequence;
+    fn sequence(&mut self, context: usize, kind: KvType) -> Sequence;
     /// Appends `tokens` and returns the logits of the last one (or of all). `progress` is told how many are done. When
     /// cancelled, what was done stays; the rest is as if never asked for.
     fn append(
@@ -63,6 +64,32 @@ pub trait Backend: Send {
         cancel: &AtomicBool,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<f32>, EngineError>;
+    /// Appends to several sequences, each its own tokens; the logits of all in order.
+    fn append_many(
+        &mut self,
+        parts: &mut [(&mut Sequence, &[TokenId])],
+        cancel: &AtomicBool,
+    ) -> Result<Vec<f32>, EngineError> {
+        let mut logits = Vec::new();
+        for (sequence, tokens) in parts {
+            logits.extend(self.append(sequence, tokens, Want::All, cancel, &mut |_| {})?);
+        }
+        Ok(logits)
+    }
+    /// Keeps what `sequence` holds for others that begin as it does, where this backend can.
+    fn remember(&mut self, _sequence: &Sequence) {}
+    /// Makes `sequence` hold the longest beginning of `tokens` that is known; returns its length.
+    fn recall(&mut self, sequence: &mut Sequence, tokens: &[TokenId]) -> usize {
+        sequence.recall(tokens)
+    }
+    /// Keeps what is remembered on disk too, and finds it there; nothing where this backend cannot.
+    fn keep_snapshots(&mut self, _kind: KvType, _snapshots: Snapshots<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+    /// What could not be used of what was kept, a line each.
+    fn complaints(&mut self) -> Vec<String> {
+        Vec::new()
+    }
     /// Appends `tokens` and scores all but the first: each given what stands before it. `most` others a place.
     fn append_scored(
         &mut self,
@@ -83,8 +110,27 @@ impl Backend for Engine {
     fn config(&self) -> &ModelConfig {
         &self.config
     }
-    fn sequence(&self, context: usize, kind: KvType) -> Sequence {
+    fn sequence(&mut self, context: usize, kind: KvType) -> Sequence {
         Engine::sequence(self, context, kind)
+    }
+    fn append_many(
+        &mut self,
+        parts: &mut [(&mut Sequence, &[TokenId])],
+        cancel: &AtomicBool,
+    ) -> Result<Vec<f32>, EngineError> {
+        Engine::append_many(self, parts, cancel)
+    }
+    fn remember(&mut self, sequence: &Sequence) {
+        Engine::remember(self, sequence);
+    }
+    fn recall(&mut self, sequence: &mut Sequence, tokens: &[TokenId]) -> usize {
+        Engine::recall(self, sequence, tokens)
+    }
+    fn keep_snapshots(&mut self, kind: KvType, snapshots: Snapshots<'_>) -> Result<(), EngineError> {
+        Engine::keep_snapshots(self, kind, snapshots)
+    }
+    fn complaints(&mut self) -> Vec<String> {
+        Engine::complaints(self)
     }
     fn append(
         &mut self,

@@ -53,6 +53,11 @@ impl CandleEngine {
 
     pub fn new(gguf: Gguf, options: EngineOptions) -> Result<Self, EngineError> {
         let config = ModelConfig::from_gguf(&gguf)?;
+        if options.context > config.context {
+            let problem =
+                "candle's models reach no further than they were trained for; --backend native does (YaRN)";
+            return Err(gguf.refuse(problem));
+        }
         // Candle trusts shapes; ours are checked.
         let gguf = Weights::new(gguf, &config)?.gguf;
         let device = device()?;
@@ -123,10 +128,10 @@ impl Backend for CandleEngine {
     }
 
     /// Its tokens are all there is to it: no layer's keys and values are kept here.
-    fn sequence(&self, context: usize, kind: KvType) -> Sequence {
+    fn sequence(&mut self, context: usize, kind: KvType) -> Sequence {
         let (heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
         let shape = KvShape { layers: 0, heads, head_dim, kind };
-        Sequence { cache: KvCache::new(shape, context), tokens: Vec::new() }
+        Sequence::new(KvCache::new(shape, context))
     }
 
     fn append(

@@ -74,6 +74,12 @@ impl std::ops::Deref for Anonymous {
     }
 }
 
+impl std::ops::DerefMut for Anonymous {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
 /// A line `KEY:   N kB` of a file of /proc, in bytes.
 fn field(path: &str, key: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;

@@ -228,6 +228,7 @@ mod tests {
             context: 512,
             eps: 1e-6,
             rope_theta: 1e6,
+            yarn: None,
             experts: if moe { 8 } else { 0 },
             experts_used: if moe { 2 } else { 0 },
             expert_ff: if moe { 256 } else { 0 },

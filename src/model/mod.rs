@@ -86,6 +86,8 @@ pub enum ModelEvent {
     ToolCallStarted(String),
     ToolCall(ToolCall),
     Usage(Usage),
+    /// Something the user should know and the answer does not depend on.
+    Note(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -80,10 +80,11 @@ fn sequences_are_cut_forked_and_continued_as_if_fresh() {
         one.truncate(30);
         let last = append(&mut engine, &mut one, &tokens(5, 4), Want::Last);
         check("cut", &one, &last);
-        let aside = one.set_aside(20, 30);
+        let aside = one.fork(one.len());
+        one.truncate(20);
         let last = append(&mut engine, &mut one, &tokens(25, 5), Want::Last);
         check("tried in its place", &one, &last);
-        one.put_back(aside);
+        one = aside;
         let last = append(&mut engine, &mut one, &[7], Want::Last);
         check("put back", &one, &last);
         // Two sequences share one cache.

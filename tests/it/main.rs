@@ -9,6 +9,7 @@ mod determinism;
 mod exec;
 mod gguf;
 mod hub;
+mod kv;
 mod large;
 mod layers;
 mod model;
