@@ -26,7 +26,6 @@ use gguf::Gguf;
 use kernels::KernelSet;
 use kv::{KvCache, KvShape, KvType};
 use memory::Load;
-pub use memory::memory_available;
 use pool::Pool;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
