@@ -46,11 +46,11 @@ pub fn load(config: &Config) -> Load {
 /// What loading will take, said on stderr before it is taken; a failure where that cannot be had.
 fn announce(path: &std::path::Path, options: &LocalOptions, quiet: bool) -> Result<(), Failure> {
     // A file that is no model, or a context it was not made for, is for the loading itself to refuse.
-    let opened = Gguf::open(path).and_then(|gguf| Ok((ModelConfig::from_gguf(&gguf)?, gguf.file_bytes())));
-    let Ok((model, weights)) = opened else { return Ok(()) };
+    let opened = Gguf::open(path).and_then(|gguf| Ok((ModelConfig::from_gguf(&gguf)?, gguf)));
+    let Ok((model, gguf)) = opened else { return Ok(()) };
     let tokens = options.context.unwrap_or(DEFAULT_CONTEXT).min(model.context);
-    let cache = (model.kv_shape(options.kv).bytes_per_token() as u64).saturating_mul(tokens as u64);
-    let note = Ask::new(weights, options.engine.load, (cache, tokens, options.kv)).announce()?;
+    let kv = (tokens, options.kv);
+    let note = Ask::of_file(options.backend, &gguf, &model, options.engine.load, kv).announce()?;
     if !quiet {
         eprintln!("{note}");
     }

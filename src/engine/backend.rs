@@ -4,7 +4,9 @@
 //! sequence's tokens alone decide what comes out. `Engine` is the backend of this crate, `candle` the other.
 
 use super::gguf::Gguf;
+use super::kernels::KernelSet;
 use super::kv::KvType;
+use super::memory::Load;
 use super::recall::Snapshots;
 use super::score::{self, Scored};
 use super::weights::ModelConfig;
@@ -33,6 +35,30 @@ impl BackendKind {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
+    /// The type it keeps keys and values in when asked for `kind`.
+    pub fn kv(self, kind: KvType) -> KvType {
+        match self {
+            Self::Native => kind,
+            Self::Candle => KvType::F32,
+        }
+    }
+    /// Where the weights lie once a file is open.
+    pub fn place(self, load: Load) -> Place {
+        match (self, load) {
+            (Self::Native, Load::Map) => Place::File,
+            (Self::Native, Load::Copy) => Place::Memory,
+            (Self::Candle, _) if cfg!(feature = "cuda") => Place::Device,
+            // Metal's memory is the machine's.
+            (Self::Candle, _) => Place::Memory,
+        }
+    }
+    /// Bytes it makes of the weights beside those of the file: candle keeps embeddings in f32.
+    pub fn bytes_beside_file(self, config: &ModelConfig) -> u64 {
+        match self {
+            Self::Native => 0,
+            Self::Candle => 4 * config.vocab as u64 * config.hidden as u64,
+        }
+    }
     /// Opens a model file.
     pub fn open(self, path: &Path, options: EngineOptions) -> Result<Box<dyn Backend>, EngineError> {
         match self {
@@ -48,14 +74,39 @@ impl BackendKind {
     }
 }
 
+/// Where weights lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the page cache, which gives way.
+    File,
+    /// In memory of this process.
+    Memory,
+    /// In the device's own.
+    Device,
+}
+
+/// How a backend runs its model, for reports. What is not ours to choose, or not known, is `None`.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    pub backend: BackendKind,
+    pub device: &'static str,
+    pub kernels: Option<KernelSet>,
+    pub threads: usize,
+    pub load: Option<Load>,
+    /// Bytes of weights that decoding one token reads.
+    pub bytes_per_token: Option<u64>,
+}
+
 /// A loaded model and the hardware that runs it.
 pub trait Backend: Send {
     fn gguf(&self) -> &Gguf;
     fn config(&self) -> &ModelConfig;
+    fn setup(&self) -> Setup;
     /// An empty sequence with room for `context` tokens. It belongs to the backend that made it.
     fn sequence(&mut self, context: usize, kind: KvType) -> Sequence;
     /// Appends `tokens` and returns the logits of the last one (or of all). `progress` is told how many are done. When
-    /// cancelled, what was done stays; the rest is as if never asked for.
+    /// cancelled, what was done stays; the rest is as if never asked for. Appending nothing makes ready to go on from
+    /// where the sequence ends, which takes time only where a cut makes the backend compute again.
     fn append(
         &mut self,
         sequence: &mut Sequence,
@@ -109,6 +160,17 @@ impl Backend for Engine {
     }
     fn config(&self) -> &ModelConfig {
         &self.config
+    }
+    fn setup(&self) -> Setup {
+        let EngineOptions { threads, kernels, load, .. } = self.options();
+        Setup {
+            backend: BackendKind::Native,
+            device: "cpu",
+            kernels: Some(kernels),
+            threads,
+            load: Some(load),
+            bytes_per_token: Some(self.bytes_per_token()),
+        }
     }
     fn sequence(&mut self, context: usize, kind: KvType) -> Sequence {
         Engine::sequence(self, context, kind)

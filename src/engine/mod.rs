@@ -31,7 +31,6 @@ use kv::blocks::{BlockPool, SPARE, blocks_of};
 use kv::snapshot::SnapshotStore;
 use kv::{KvCache, KvShape, KvType};
 use memory::Load;
-pub use memory::memory_available;
 use pool::Pool;
 pub use sequence::Sequence;
 use std::path::Path;

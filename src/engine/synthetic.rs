@@ -4,7 +4,7 @@
 //! they would with the whole model. Says nothing about answers. Which shapes there are is for the callers.
 
 use super::gguf::{Gguf, TensorInfo};
-use super::memory::{Anonymous, Load, gb, memory_available};
+use super::memory::{Anonymous, Load, gb, too_little_for};
 use super::quant::QuantType;
 use super::weights::{Arch, Layer, ModelConfig, Weights};
 use super::{Engine, EngineError, EngineOptions};
@@ -113,8 +113,7 @@ impl Synthetic {
 
     /// Takes the memory, fills it, and runs on it.
     pub fn engine(self, name: &str, options: EngineOptions) -> Result<Engine, EngineError> {
-        let free = memory_available();
-        if self.bytes > free {
+        if let Some(free) = too_little_for(self.bytes) {
             return Err(EngineError::BadModel(format!(
                 "{name}: made-up weights take {} and {} of memory are free",
                 gb(self.bytes),

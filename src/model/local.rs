@@ -11,6 +11,7 @@ use crate::chat::{ChatFormat, Message, ParseEvent, Role, Segment, ToolCallParser
 use crate::engine::backend::{Backend, BackendKind};
 use crate::engine::gguf::Gguf;
 use crate::engine::kv::KvType;
+use crate::engine::memory::too_little_for;
 use crate::engine::recall::Snapshots;
 use crate::engine::sampler::{Sampler, SamplingParams, TokenMask};
 use crate::engine::tokenizer::{Tokenizer, Utf8Stream};
@@ -531,11 +532,11 @@ impl Model for LocalModel {
 }
 
 /// Reads the file front to back, so that the first answer does not wait for the disk page by page. Files larger than
-/// memory would only push themselves out again; they are read as they are needed.
+/// memory would only push themselves out again; they are read as they are needed. What was copied was read by that.
 pub fn read_once(gguf: &Gguf, cancel: &AtomicBool, progress: &mut dyn FnMut(u64, u64)) {
     const STEP: usize = 64 << 20;
     let total: u64 = gguf.tensors().iter().map(|t| t.range.len() as u64).sum();
-    if total > crate::engine::memory_available() {
+    if !gguf.is_mapped() || too_little_for(total).is_some() {
         return;
     }
     let (mut done, mut sum) = (0u64, 0u64);
@@ -591,6 +592,20 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
+    use crate::engine::memory::Load;
+
+    #[test]
+    fn a_mapped_file_is_read_once_and_a_copied_one_was_read_already() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/oracle/tiny-qwen2-f32.gguf");
+        for (load, reads) in [(Load::Map, true), (Load::Copy, false)] {
+            let engine = Engine::open(&path, EngineOptions { load, ..EngineOptions::default() }).unwrap();
+            let mut last = None;
+            read_once(engine.gguf(), &AtomicBool::new(false), &mut |done, total| last = Some((done, total)));
+            assert_eq!(last.is_some(), reads, "{load:?}");
+            assert!(last.is_none_or(|(done, total)| done == total), "{load:?}: {last:?}");
+        }
+    }
 
     #[test]
     fn repetition_is_seen_and_ordinary_text_is_not() {

@@ -100,6 +100,28 @@ fn sequences_are_cut_forked_and_continued_as_if_fresh() {
     }
 }
 
+/// What a cut costs is paid when nothing is appended, so that what follows can be timed alone.
+#[test]
+fn appending_nothing_computes_again_what_a_cut_lost() {
+    for name in ["qwen2-f32", "qwen3-q4_k_m"] {
+        let mut engine = open(name);
+        let mut sequence = engine.sequence(100, KvType::F32);
+        append(&mut engine, &mut sequence, &tokens(60, 0), Want::Nothing);
+        sequence.truncate(40);
+        assert!(append(&mut engine, &mut sequence, &[], Want::Nothing).is_empty());
+        assert_eq!(sequence.tokens(), &tokens(60, 0)[..40]);
+        assert_eq!(engine.held(), sequence.tokens());
+        let last = append(&mut engine, &mut sequence, &[7], Want::Last);
+        let mut fresh = open(name);
+        let mut again = fresh.sequence(100, KvType::F32);
+        let expected = append(&mut fresh, &mut again, sequence.tokens(), Want::Last);
+        assert!(distance(&last, &expected) <= 5e-3, "{name}");
+        sequence.truncate(0);
+        append(&mut engine, &mut sequence, &[], Want::Nothing);
+        assert!(engine.held().is_empty());
+    }
+}
+
 #[test]
 fn a_cancelled_or_impossible_request_leaves_the_sequence_as_it_was() {
     let mut engine = open("qwen3-q4_k_m");

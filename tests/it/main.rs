@@ -1,6 +1,7 @@
 //! One integration binary, a file per area.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod agent;
+mod bench;
 #[cfg(feature = "candle")]
 mod candle;
 mod chat;
