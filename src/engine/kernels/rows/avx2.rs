@@ -141,13 +141,3 @@ fn sum8(v: &[__m256i; 8]) -> __m256i {
 fn signed_products(w: __m256i, y: __m256i) -> __m256i {
     _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(y, w))
 }
-
-/// The nibbles of sixteen bytes, the lower ones first.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn nibbles(p: *const u8) -> __m256i {
-    // SAFETY: the caller's sixteen bytes.
-    let twice = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(p.cast()) });
-    let moved = _mm256_srlv_epi64(twice, _mm256_set_epi64x(4, 4, 0, 0));
-    _mm256_and_si256(moved, _mm256_set1_epi8(15))
-}

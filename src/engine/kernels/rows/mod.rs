@@ -9,15 +9,13 @@
 
 mod avx2;
 mod avx512;
-mod common;
+pub(super) mod common;
 mod float;
-#[cfg(test)]
-mod tests;
 
 use super::act::ActivationRow;
 use super::{KernelSet, Matrix};
 use crate::engine::quant::QuantType;
-pub use float::dot_float;
+pub use float::{dot_float, widen};
 use std::ops::Range;
 
 /// Rows that `dot_rows` takes at a time, at most.
