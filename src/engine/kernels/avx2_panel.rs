@@ -16,10 +16,14 @@ use super::avx512_panel::{Sink, Sums};
 use super::panel::{Aligned, ROWS};
 use crate::engine::quant::QuantType;
 use std::arch::x86_64::*;
+use std::ops::Range;
 pub use unpack::Panel;
 
 /// Tokens of a tile: as many as leave the sums of sixteen rows in registers.
 const TOKENS: usize = 3;
+
+/// Bytes of a panel's values that are worked on at a time: with scales and activations they stay in the first cache.
+const CHUNK: usize = 512 * ROWS;
 
 /// How blocks of bytes are multiplied.
 trait Shape {
@@ -81,6 +85,15 @@ macro_rules! with_shape {
 }
 use with_shape;
 
+/// Buffers of a thread, kept from call to call.
+#[derive(Default)]
+pub struct Buffers {
+    /// What a tile makes of its activations.
+    prepared: Aligned,
+    /// f32 [token][row 32]: the sums of the blocks so far
+    sums: Vec<Sums>,
+}
+
 /// Gives `sink` the products with every token of `tokens`.
 ///
 /// # Safety
@@ -90,28 +103,37 @@ pub unsafe fn matmul(
     panel: &Panel,
     act: &Activations,
     tokens: &[usize],
-    prepared: &mut Aligned,
+    buffers: &mut Buffers,
     sink: &mut impl Sink,
 ) {
     let Some(kind) = panel.kind else { return };
     assert!(act.cols == panel.blocks * kind.block_len());
-    let mut first = 0;
-    // SAFETY: as promised, and as asserted.
-    unsafe {
-        while tokens.len() - first >= TOKENS {
-            tile_of::<TOKENS>(panel, kind, act, &tokens[first..], prepared, first, sink);
-            first += TOKENS;
+    let Buffers { prepared, sums } = buffers;
+    sums.clear();
+    sums.resize(tokens.len(), [0.0; ROWS]);
+    let step = CHUNK / panel.block_bytes;
+    for first in (0..panel.blocks).step_by(step) {
+        let blocks = first..panel.blocks.min(first + step);
+        let tiles = tokens.chunks(TOKENS).zip(sums.chunks_mut(TOKENS));
+        for (tokens, sums) in tiles {
+            let of = Tile { panel, kind, act, blocks: blocks.clone() };
+            // SAFETY: as promised, and as asserted.
+            unsafe {
+                match tokens.len() {
+                    1 => of.add::<1>(tokens, prepared, sums),
+                    2 => of.add::<2>(tokens, prepared, sums),
+                    _ => of.add::<TOKENS>(tokens, prepared, sums),
+                }
+            }
         }
-        let rest = &tokens[first..];
-        match rest.len() {
-            0 => {}
-            1 => tile_of::<1>(panel, kind, act, rest, prepared, first, sink),
-            _ => tile_of::<2>(panel, kind, act, rest, prepared, first, sink),
-        }
+    }
+    for (t, sums) in sums.iter().enumerate() {
+        sink.ahead((t + 4).min(tokens.len() - 1));
+        sink.put(t, sums);
     }
 }
 
-/// What the tiles read of some tokens.
+/// What the tiles read of some tokens, from the tile's first block on.
 struct Tokens<'a, const T: usize> {
     acts: [ActivationRow<'a>; T],
     /// The activations as the weights want them: as they are, 128 too large, or as int16.
@@ -120,59 +142,73 @@ struct Tokens<'a, const T: usize> {
     pairs: [*const i32; T],
 }
 
-#[target_feature(enable = "avx2,f16c,bmi2")]
-unsafe fn tile_of<const T: usize>(
-    panel: &Panel,
+/// Some blocks of a panel times a few tokens.
+struct Tile<'a> {
+    panel: &'a Panel,
     kind: QuantType,
-    act: &Activations,
-    tokens: &[usize],
-    prepared: &mut Aligned,
-    first: usize,
-    sink: &mut impl Sink,
-) {
-    (0..T).for_each(|t| sink.ahead(first + t));
-    let acts: [ActivationRow<'_>; T] = std::array::from_fn(|t| act.row(tokens[t], kind));
-    let mut tokens = Tokens {
-        acts,
-        y: acts.map(|act| act.q.as_ptr().cast()),
-        pairs: acts.map(|act| act.sums.as_ptr().cast()),
-    };
-    let cols = act.cols;
-    if is_wide(kind) {
-        let wide: &mut [i16] = prepared.values(T * cols);
-        for ((wide, act), y) in wide.chunks_exact_mut(cols).zip(&acts).zip(&mut tokens.y) {
-            wide.iter_mut().zip(act.q).for_each(|(wide, q)| *wide = i16::from(*q));
-            *y = wide.as_ptr().cast();
-        }
-    } else if !kind.has_min() {
-        let flipped: &mut [u8] = prepared.values(T * cols);
-        for ((flipped, act), y) in flipped.chunks_exact_mut(cols).zip(&acts).zip(&mut tokens.y) {
-            flipped.iter_mut().zip(act.q).for_each(|(flipped, q)| *flipped = *q as u8 ^ 0x80);
-            *y = flipped.as_ptr();
-        }
-    } else if panel.groups == 8 {
-        let n = panel.blocks * 4;
-        let sums: &mut [i32] = prepared.values(T * n);
-        for ((sums, act), pairs) in sums.chunks_exact_mut(n).zip(&acts).zip(&mut tokens.pairs) {
-            for (sums, [a, b, c, d]) in sums.iter_mut().zip(act.sums.as_chunks::<4>().0) {
-                *sums = i32::from(a + b) & 0xffff | i32::from(c + d) << 16;
+    act: &'a Activations,
+    blocks: Range<usize>,
+}
+
+impl Tile<'_> {
+    /// Adds the products to `sums`, a token each.
+    ///
+    /// # Safety
+    /// As for `matmul`; the blocks are the panel's; there are `T` tokens.
+    #[target_feature(enable = "avx2,f16c,bmi2")]
+    unsafe fn add<const T: usize>(&self, tokens: &[usize], prepared: &mut Aligned, sums: &mut [Sums]) {
+        let Self { panel, kind, act, ref blocks } = *self;
+        let Some(out) = sums.first_chunk_mut::<T>() else { return };
+        let len = kind.block_len();
+        let (from, cols) = (blocks.start * len, blocks.len() * len);
+        let sums_of = if len == 32 { 1 } else { 16 };
+        let acts: [ActivationRow<'_>; T] = std::array::from_fn(|t| {
+            let act = act.row(tokens[t], kind);
+            ActivationRow {
+                values: &[],
+                q: &act.q[from..from + cols],
+                d: &act.d[blocks.clone()],
+                sums: &act.sums[blocks.start * sums_of..blocks.end * sums_of],
             }
-            *pairs = sums.as_ptr();
-        }
-    }
-    let mut out = [[0f32; ROWS]; T];
-    for half in 0..2 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match kind {
-                QuantType::IQ4_XS => tile_wide::<T, 8>(panel, half, &tokens, &mut out),
-                _ if is_wide(kind) => tile_wide::<T, 1>(panel, half, &tokens, &mut out),
-                _ => with_shape!(kind, S => tile::<T, S>(panel, half, &tokens, &mut out)),
+        });
+        let mut tokens = Tokens {
+            acts,
+            y: acts.map(|act| act.q.as_ptr().cast()),
+            pairs: acts.map(|act| act.sums.as_ptr().cast()),
+        };
+        if is_wide(kind) {
+            let wide: &mut [i16] = prepared.values(T * cols);
+            for ((wide, act), y) in wide.chunks_exact_mut(cols).zip(&acts).zip(&mut tokens.y) {
+                wide.iter_mut().zip(act.q).for_each(|(wide, q)| *wide = i16::from(*q));
+                *y = wide.as_ptr().cast();
+            }
+        } else if !kind.has_min() {
+            let flipped: &mut [u8] = prepared.values(T * cols);
+            for ((flipped, act), y) in flipped.chunks_exact_mut(cols).zip(&acts).zip(&mut tokens.y) {
+                flipped.iter_mut().zip(act.q).for_each(|(flipped, q)| *flipped = *q as u8 ^ 0x80);
+                *y = flipped.as_ptr();
+            }
+        } else if panel.groups == 8 {
+            let n = blocks.len() * 4;
+            let sums: &mut [i32] = prepared.values(T * n);
+            for ((sums, act), pairs) in sums.chunks_exact_mut(n).zip(&acts).zip(&mut tokens.pairs) {
+                for (sums, [a, b, c, d]) in sums.iter_mut().zip(act.sums.as_chunks::<4>().0) {
+                    *sums = i32::from(a + b) & 0xffff | i32::from(c + d) << 16;
+                }
+                *pairs = sums.as_ptr();
             }
         }
-    }
-    for (t, sums) in out.iter().enumerate() {
-        sink.put(first + t, sums);
+        let first = blocks.start;
+        for half in 0..2 {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match kind {
+                    QuantType::IQ4_XS => tile_wide::<T, 8>(panel, first, half, &tokens, out),
+                    _ if is_wide(kind) => tile_wide::<T, 1>(panel, first, half, &tokens, out),
+                    _ => with_shape!(kind, S => tile::<T, S>(panel, first, half, &tokens, out)),
+                }
+            }
+        }
     }
 }
 
@@ -186,13 +222,13 @@ unsafe fn block_sums<const T: usize, S: Shape>(
     from: [__m256i; 2],
 ) -> [[__m256i; 2]; T] {
     let mut sum = [from; T];
-    // SAFETY: the caller's block: `BLOCK_STEPS` times 128 bytes, `GROUPS` times 32 scales, four activations a step.
+    // SAFETY: the caller's block: `BLOCK_STEPS` times 64 bytes, `GROUPS` times 32 scales, four activations a step.
     unsafe {
         for g in 0..S::GROUPS {
             for s in (0..S::GROUP_STEPS).step_by(S::STEPS) {
                 let mut part = [[_mm256_setzero_si256(); 2]; T];
                 for k in g * S::GROUP_STEPS + s..g * S::GROUP_STEPS + s + S::STEPS {
-                    let q = q.add(k * 4 * ROWS);
+                    let q = q.add(k * 2 * ROWS);
                     let w = [_mm256_load_si256(q.cast()), _mm256_load_si256(q.add(32).cast())];
                     for t in 0..T {
                         let y = _mm256_set1_epi32(y[t].add(k * 4).cast::<i32>().read_unaligned());
@@ -227,7 +263,7 @@ unsafe fn block_sums<const T: usize, S: Shape>(
 #[target_feature(enable = "avx2,f16c,bmi2")]
 unsafe fn add_block<const T: usize>(
     panel: &Panel,
-    b: usize,
+    (first, b): (usize, usize),
     half: usize,
     tokens: &Tokens<'_, T>,
     sum: &[[__m256i; 2]; T],
@@ -237,7 +273,7 @@ unsafe fn add_block<const T: usize>(
     unsafe {
         for h in 0..2 {
             let row = half * 16 + h * 8;
-            let d = _mm256_load_ps(panel.d.as_ptr::<f32>().add(b * ROWS + row));
+            let d = _mm256_load_ps(panel.d.as_ptr::<f32>().add((first + b) * ROWS + row));
             for t in 0..T {
                 let acc = out[t].as_mut_ptr().add(row);
                 let scale = _mm256_mul_ps(d, _mm256_set1_ps(*tokens.acts[t].d.get_unchecked(b)));
@@ -253,7 +289,7 @@ unsafe fn add_block<const T: usize>(
 #[target_feature(enable = "avx2,f16c,bmi2")]
 unsafe fn take_minima<const T: usize, S: Shape>(
     panel: &Panel,
-    b: usize,
+    (first, b): (usize, usize),
     half: usize,
     tokens: &Tokens<'_, T>,
     out: &mut [Sums; T],
@@ -262,8 +298,8 @@ unsafe fn take_minima<const T: usize, S: Shape>(
     unsafe {
         for h in 0..2 {
             let row = half * 16 + h * 8;
-            let dmin = _mm256_load_ps(panel.dmin.as_ptr::<f32>().add(b * ROWS + row));
-            let mins = panel.min.as_ptr::<i16>().add((b * S::GROUPS * ROWS) + row * 2);
+            let dmin = _mm256_load_ps(panel.dmin.as_ptr::<f32>().add((first + b) * ROWS + row));
+            let mins = panel.min.as_ptr::<i16>().add((first + b) * S::GROUPS * ROWS + row * 2);
             for t in 0..T {
                 let act = &tokens.acts[t];
                 let sum = if S::GROUPS == 1 {
@@ -289,6 +325,7 @@ unsafe fn take_minima<const T: usize, S: Shape>(
 #[target_feature(enable = "avx2,f16c,bmi2")]
 unsafe fn tile<const T: usize, S: Shape>(
     panel: &Panel,
+    first: usize,
     half: usize,
     tokens: &Tokens<'_, T>,
     out: &mut [Sums; T],
@@ -296,20 +333,21 @@ unsafe fn tile<const T: usize, S: Shape>(
     let scaled = if S::GROUPS == 1 { 0 } else { S::GROUPS };
     // SAFETY: every index stays inside block b of the panel and of the tokens' rows.
     unsafe {
-        for b in 0..panel.blocks {
-            let q = panel.q.as_ptr::<u8>().add(b * S::BLOCK_STEPS * 4 * ROWS + half * 64);
-            let scales = panel.scale.as_ptr::<i32>().add(b * scaled * ROWS + half * 16);
+        for b in 0..tokens.acts[0].d.len() {
+            let at = first + b;
+            let q = panel.q.as_ptr::<u8>().add((at * 2 + half) * S::BLOCK_STEPS * 2 * ROWS);
+            let scales = panel.scale.as_ptr::<i32>().add(at * scaled * ROWS + half * 16);
             let y: [*const u8; T] = std::array::from_fn(|t| tokens.y[t].add(b * S::BLOCK_STEPS * 4));
             let from = if S::SIGNED {
-                let taken = panel.taken.as_ptr::<i32>().add(b * ROWS + half * 16);
+                let taken = panel.taken.as_ptr::<i32>().add(at * ROWS + half * 16);
                 [_mm256_load_si256(taken.cast()), _mm256_load_si256(taken.add(8).cast())]
             } else {
                 [_mm256_setzero_si256(); 2]
             };
             let sum = block_sums::<T, S>(q, scales, &y, from);
-            add_block(panel, b, half, tokens, &sum, out);
+            add_block(panel, (first, b), half, tokens, &sum, out);
             if !S::SIGNED {
-                take_minima::<T, S>(panel, b, half, tokens, out);
+                take_minima::<T, S>(panel, (first, b), half, tokens, out);
             }
         }
     }
@@ -320,21 +358,24 @@ unsafe fn tile<const T: usize, S: Shape>(
 #[target_feature(enable = "avx2,f16c,bmi2")]
 unsafe fn tile_wide<const T: usize, const G: usize>(
     panel: &Panel,
+    first: usize,
     half: usize,
     tokens: &Tokens<'_, T>,
     out: &mut [Sums; T],
 ) {
     // SAFETY: every index stays inside block b of the panel and of the tokens' rows.
     unsafe {
-        for b in 0..panel.blocks {
+        for b in 0..tokens.acts[0].d.len() {
+            let q = panel.q.as_ptr::<i16>().add(((first + b) * 2 + half) * G * 32 * ROWS / 2);
             let mut sum = [[_mm256_setzero_si256(); 2]; T];
-            for g in b * G..(b + 1) * G {
+            for g in 0..G {
                 let mut dot = [[_mm256_setzero_si256(); 2]; T];
                 for k in g * 16..(g + 1) * 16 {
-                    let q = panel.q.as_ptr::<i16>().add(k * 2 * ROWS + half * 32);
+                    let q = q.add(k * ROWS);
                     let w = [_mm256_load_si256(q.cast()), _mm256_load_si256(q.add(16).cast())];
                     for t in 0..T {
-                        let y = _mm256_set1_epi32(tokens.y[t].cast::<i32>().add(k).read_unaligned());
+                        let y =
+                            _mm256_set1_epi32(tokens.y[t].cast::<i32>().add(b * G * 16 + k).read_unaligned());
                         for h in 0..2 {
                             dot[t][h] = _mm256_add_epi32(dot[t][h], _mm256_madd_epi16(w[h], y));
                         }
@@ -345,14 +386,15 @@ unsafe fn tile_wide<const T: usize, const G: usize>(
                     continue;
                 }
                 for h in 0..2 {
-                    let scales = panel.scale.as_ptr::<i32>().add(g * ROWS + half * 16 + h * 8);
+                    let scales = panel.scale.as_ptr::<i32>();
+                    let scales = scales.add(((first + b) * G + g) * ROWS + half * 16 + h * 8);
                     let scale = _mm256_load_si256(scales.cast());
                     for t in 0..T {
                         sum[t][h] = _mm256_add_epi32(sum[t][h], _mm256_mullo_epi32(dot[t][h], scale));
                     }
                 }
             }
-            add_block(panel, b, half, tokens, &sum, out);
+            add_block(panel, (first, b), half, tokens, &sum, out);
         }
     }
 }

@@ -179,6 +179,8 @@ struct Scratch {
     panel: panel::Panel,
     #[cfg(target_arch = "x86_64")]
     avx2_panel: avx2_panel::Panel,
+    #[cfg(target_arch = "x86_64")]
+    avx2: avx2_panel::Buffers,
     /// What a tile makes of its activations.
     #[cfg(target_arch = "x86_64")]
     prepared: panel::Aligned,
@@ -256,7 +258,7 @@ impl Scratch {
                 avx512_panel::matmul(&self.panel, act, tokens, &mut self.prepared, sink);
             } else {
                 self.avx2_panel.unpack(kind, act.cols, rows);
-                avx2_panel::matmul(&self.avx2_panel, act, tokens, &mut self.prepared, sink);
+                avx2_panel::matmul(&self.avx2_panel, act, tokens, &mut self.avx2, sink);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The panel of the AVX2 tiles: the layout of `panel::Panel` for bytes, with scales twice beside each other as the
+//! The panel of the AVX2 tiles: as `panel::Panel`, but each half of the rows lies together, with scales twice beside each other as the
 //! products in int16 want them, and what an activation that is 128 too large adds. Weights of eight bits lie as int16.
 
 use super::{Shape, Signed, Unsigned, block_sums, is_wide, with_shape};
@@ -12,9 +12,11 @@ use std::arch::x86_64::*;
 pub struct Panel {
     pub kind: Option<QuantType>,
     pub blocks: usize,
+    /// Of `q`.
+    pub block_bytes: usize,
     /// Scales per block: 16 or 8; none (0) where the block has one scale, `d`.
     pub groups: usize,
-    /// i8 or u8 [block][k / 4][row 32][4]; of eight bits: i16 [block][k / 2][row 32][2]
+    /// i8 or u8 [block][half][k / 4][row 16][4]; of eight bits: i16 [block][half][k / 2][row 16][2]
     pub q: Aligned,
     /// [block][group][row 32]: two int16 of the same scale; of eight bits: one int32
     pub scale: Aligned,
@@ -46,9 +48,9 @@ impl Panel {
     pub unsafe fn unpack(&mut self, kind: QuantType, cols: usize, rows: &Rows<'_>) {
         let (len, wide) = (kind.block_len(), is_wide(kind));
         let (blocks, groups) = (cols / len, groups(kind));
-        (self.kind, self.blocks, self.groups) = (Some(kind), blocks, groups);
         let signed = !wide && !kind.has_min();
         let bytes = len * ROWS * if wide { 2 } else { 1 };
+        (self.kind, self.blocks, self.block_bytes, self.groups) = (Some(kind), blocks, bytes, groups);
         let q = self.q.values::<u8>(blocks * bytes);
         let scale = self.scale.values::<i32>(blocks * groups * ROWS);
         let min = self.min.values::<i16>(if kind.has_min() { blocks * groups * ROWS } else { 0 });
@@ -115,7 +117,7 @@ unsafe fn offsets<S: Shape>(q: &[u8], scales: &[i32], taken: &mut [i32]) {
     for half in 0..2 {
         // SAFETY: the caller's block.
         unsafe {
-            let (q, scales) = (q.as_ptr().add(half * 64), scales.as_ptr().wrapping_add(half * 16));
+            let (q, scales) = (q.as_ptr().add(half * q.len() / 2), scales.as_ptr().wrapping_add(half * 16));
             let [sums] = block_sums::<1, S>(q, scales, &[y.as_ptr()], [zero; 2]);
             for (h, sum) in sums.into_iter().enumerate() {
                 let to = taken.as_mut_ptr().add(half * 16 + h * 8);
@@ -125,7 +127,7 @@ unsafe fn offsets<S: Shape>(q: &[u8], scales: &[i32], taken: &mut [i32]) {
     }
 }
 
-/// [row][k] becomes [k / 4][row][4]. What is not `unsigned` is stored 128 too large and is laid out as it is.
+/// [row][k] becomes [half][k / 4][row 16][4]. What is not `unsigned` is stored 128 too large and is laid out as it is.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn lay(rows: &[[u8; 256]; ROWS], len: usize, unsigned: bool, out: &mut [u8]) {
@@ -139,14 +141,15 @@ unsafe fn lay(rows: &[[u8; 256]; ROWS], len: usize, unsigned: bool, out: &mut [u
                     _mm256_xor_si256(_mm256_loadu_si256(rows[part * 8 + i].as_ptr().add(k).cast()), flip)
                 }));
                 for (i, r) in r.into_iter().enumerate() {
-                    _mm256_storeu_si256(out.as_mut_ptr().add((k / 4 + i) * 128 + part * 32).cast(), r);
+                    let to = part / 2 * out.len() / 2 + (k / 4 + i) * 64 + part % 2 * 32;
+                    _mm256_storeu_si256(out.as_mut_ptr().add(to).cast(), r);
                 }
             }
         }
     }
 }
 
-/// [row][k] of bytes that are 128 too large becomes int16 [k / 2][row][2] as it is.
+/// [row][k] of bytes that are 128 too large becomes int16 [half][k / 2][row 16][2] as it is.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn lay_wide(rows: &[[u8; 256]; ROWS], len: usize, out: &mut [u8]) {
@@ -161,7 +164,8 @@ unsafe fn lay_wide(rows: &[[u8; 256]; ROWS], len: usize, out: &mut [u8]) {
                     _mm256_cvtepi8_epi16(_mm_xor_si128(bytes, flip))
                 }));
                 for (i, r) in r.into_iter().enumerate() {
-                    _mm256_storeu_si256(out.as_mut_ptr().add((k / 2 + i) * 128 + part * 32).cast(), r);
+                    let to = part / 2 * out.len() / 2 + (k / 2 + i) * 64 + part % 2 * 32;
+                    _mm256_storeu_si256(out.as_mut_ptr().add(to).cast(), r);
                 }
             }
         }
