@@ -398,3 +398,35 @@ unsafe fn tile_wide<const T: usize, const G: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::quant::Unpacked;
+
+    #[test]
+    fn sums_of_products_fit_int16() {
+        let mut state = 3u64;
+        let mut byte = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        for kind in QuantType::ALL.into_iter().filter(|kind| kind.block_len() > 1 && !is_wide(*kind)) {
+            let (mut least, mut most) = (0, 0);
+            let mut unpacked = Unpacked::default();
+            for _ in 0..2000 {
+                let block: Vec<u8> = (0..kind.block_bytes()).map(|_| byte()).collect();
+                kind.unpack(&block, &mut unpacked);
+                for &q in &unpacked.q[..kind.block_len()] {
+                    (least, most) = (least.min(i32::from(q)), most.max(i32::from(q)));
+                }
+            }
+            let (steps, signed) = with_shape!(kind, S => (S::STEPS as i32, S::SIGNED));
+            assert_eq!(signed, least < 0, "{}", kind.name());
+            // 255: an activation of 127 that is 128 too large.
+            let activation = if signed { 255 } else { 127 };
+            let largest = 2 * steps * activation * most.max(-least);
+            assert!(largest <= i32::from(i16::MAX), "{}: {least} to {most}", kind.name());
+        }
+    }
+}

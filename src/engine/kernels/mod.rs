@@ -2,8 +2,9 @@
 //!
 //! `scalar` is the reference and states the order of summation; all sets give the same bits. Small batches go row by
 //! row straight from the mapped file (decode is bandwidth): `rows`. Larger ones unpack a panel of 32 rows to bytes once
-//! and use it for every token: `panel` and `avx512_panel`. A set without a kernel for a type takes the reference,
-//! compiled for its vectors. Who calls which chunk on which thread is for the caller.
+//! and use it for every token: `panel` and `unpack`, multiplied by `avx512_panel` or `avx2_panel`; floats are widened and
+//! go by tiles in `float_panel`. A set without a kernel for a type takes the reference, compiled for its vectors. Who
+//! calls which chunk on which thread is for the caller.
 #![allow(unsafe_code)]
 
 pub mod act;

@@ -131,7 +131,7 @@ unsafe fn offsets<S: Shape>(q: &[u8], scales: &[i32], taken: &mut [i32]) {
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn lay(rows: &[[u8; 256]; ROWS], len: usize, unsigned: bool, out: &mut [u8]) {
-    assert!(len <= 256 && len % 32 == 0 && out.len() == len * ROWS);
+    assert!(len <= 256 && len.is_multiple_of(32) && out.len() == len * ROWS);
     let flip = _mm256_set1_epi8(if unsigned { 0 } else { -128 });
     for k in (0..len).step_by(32) {
         for part in 0..ROWS / 8 {
@@ -153,7 +153,7 @@ unsafe fn lay(rows: &[[u8; 256]; ROWS], len: usize, unsigned: bool, out: &mut [u
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn lay_wide(rows: &[[u8; 256]; ROWS], len: usize, out: &mut [u8]) {
-    assert!(len <= 256 && len % 32 == 0 && out.len() == len * ROWS * 2);
+    assert!(len <= 256 && len.is_multiple_of(32) && out.len() == len * ROWS * 2);
     let flip = _mm_set1_epi8(-128);
     for k in (0..len).step_by(16) {
         for part in 0..ROWS / 8 {
