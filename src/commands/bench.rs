@@ -14,7 +14,7 @@ use crate::engine::kv::KvType;
 use crate::engine::memory::{self, Load};
 use crate::engine::synthetic::Synthetic;
 use crate::engine::weights::{Arch, ModelConfig};
-use crate::engine::{EngineError, EngineOptions, bandwidth, gguf::Gguf};
+use crate::engine::{EngineError, EngineOptions, bandwidth, gguf::Gguf, working_bytes};
 use crate::hub;
 use crate::model::local;
 use std::io::IsTerminal;
@@ -34,6 +34,9 @@ pub struct BenchArgs {
     /// Tokens of context already there when decoding starts
     #[arg(short = 'd', long, value_delimiter = ',', default_value = "0")]
     pub depth: Vec<usize>,
+    /// Sequences that decode together; they share what is already there
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    pub batch: Vec<usize>,
     /// Runs of every test; the median counts [default: 5, and of what takes more than a minute one]
     #[arg(short = 'r', long)]
     pub repeats: Option<usize>,
@@ -75,7 +78,16 @@ pub fn run(args: &BenchArgs, config: &Config) -> CommandResult {
     let style = Style::of(args.quiet, args.json, stdout, stderr);
     let mut progress = Progress::new(style);
     let repeats = Repeats::of(args.repeats);
-    let tests = Tests { prefill: &args.prefill, decode: args.decode, depths: &args.depth, repeats };
+    if let Some(wrong) = args.batch.iter().find(|size| !(1..=64).contains(*size)) {
+        return Err(Failure::new(exit::USAGE, format!("a batch of {wrong} sequences is none of 1 to 64")));
+    }
+    let tests = Tests {
+        prefill: &args.prefill,
+        decode: args.decode,
+        depths: &args.depth,
+        batches: &args.batch,
+        repeats,
+    };
     let mut opened = match &args.shape {
         Some(name) => made_up(name, options, (tests.room(), kv), args.quiet, &mut progress)?,
         None => of_file(config, options, (tests.room(), kv), args.quiet, &mut progress)?,
@@ -155,8 +167,10 @@ fn made_up(
 ) -> Result<Opened, Failure> {
     let (entry, _) = hub::find(name)?;
     let plan = Synthetic::plan(config_of(&entry.shape)?, memory::last_level_cache()).map_err(broken)?;
-    let cache = (plan.config().kv_shape(kv).bytes_per_token() as u64).saturating_mul(room as u64);
-    let note = Ask { weights: plan.bytes, place: Place::Memory, kv: (cache, room, kv) }.announce()?;
+    let cache = BackendKind::Native.kv_bytes(plan.config(), room, kv);
+    let work = working_bytes(plan.config(), options.batch.min(room), options.threads);
+    let ask = Ask { weights: plan.bytes, place: Place::Memory, kv: (cache, room, kv), work };
+    let note = ask.announce()?;
     if !quiet {
         eprintln!("{note}");
     }

@@ -5,7 +5,7 @@
 use super::bench_progress::Progress;
 use super::bench_report::Row;
 use crate::engine::backend::Backend;
-use crate::engine::kv::KvType;
+use crate::engine::kv::{KvType, blocks};
 use crate::engine::{EngineError, Sequence, TokenId, Want};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -19,6 +19,8 @@ pub struct Tests<'a> {
     pub decode: usize,
     /// Tokens of context already there when decoding starts.
     pub depths: &'a [usize],
+    /// Sequences that decode at once.
+    pub batches: &'a [usize],
     pub repeats: Repeats,
 }
 
@@ -56,7 +58,10 @@ impl Tests<'_> {
     /// Tokens of context that the longest test takes.
     pub fn room(&self) -> usize {
         let depths = self.depths.iter().filter(|_| self.decode > 0).map(|depth| start(*depth) + self.decode);
-        self.prefill.iter().copied().chain(depths).max().unwrap_or(0).max(1)
+        let longest = self.prefill.iter().copied().chain(depths).max().unwrap_or(0).max(1);
+        // Forks each take blocks of their own for what they decode.
+        let forks = self.batches.iter().copied().max().filter(|most| *most > 1).unwrap_or(0);
+        longest + forks * (self.decode + 2 * blocks::BLOCK)
     }
 
     pub fn run(
@@ -80,9 +85,19 @@ impl Tests<'_> {
             let rates = bench.test(&test, &[], n, &mut |bench| bench.append(&tokens(n), Want::Last))?;
             rows.push(Row::new(test, rates, None));
         }
-        for &depth in self.depths.iter().filter(|_| self.decode > 0) {
-            let test =
-                format!("tg{}", self.decode) + &if depth > 0 { format!("@d{depth}") } else { String::new() };
+        let at = self.depths.iter().flat_map(|depth| self.batches.iter().map(move |batch| (*depth, *batch)));
+        for (depth, batch) in at.filter(|_| self.decode > 0) {
+            let together = if batch > 1 { format!("x{batch}") } else { String::new() };
+            let deep = if depth > 0 { format!("@d{depth}") } else { String::new() };
+            let test = format!("tg{}{together}{deep}", self.decode);
+            if batch > 1 {
+                // What several come to has no one figure to be a fraction of.
+                let rates = bench.test(&test, &tokens(start(depth)), self.decode * batch, &mut |bench| {
+                    bench.together(batch, &tokens(self.decode + batch))
+                })?;
+                rows.push(Row::new(test, rates, None));
+                continue;
+            }
             let rates = bench.test(&test, &tokens(start(depth)), self.decode, &mut |bench| {
                 for (done, token) in tokens(self.decode).into_iter().enumerate() {
                     bench.append(&[token], Want::Last)?;
@@ -114,6 +129,19 @@ impl Bench<'_> {
             }
         };
         self.engine.append(&mut self.sequence, tokens, want, &never, &mut at)?;
+        Ok(())
+    }
+
+    /// Forks the sequence and decodes all forks token by token, each other tokens.
+    fn together(&mut self, batch: usize, tokens: &[TokenId]) -> Result<(), EngineError> {
+        let never = AtomicBool::new(false);
+        let mut forks: Vec<Sequence> = (0..batch).map(|_| self.sequence.fork(self.sequence.len())).collect();
+        for step in 0..tokens.len() - batch {
+            let mut parts: Vec<(&mut Sequence, &[TokenId])> =
+                forks.iter_mut().enumerate().map(|(i, fork)| (fork, &tokens[step + i..=step + i])).collect();
+            self.engine.append_many(&mut parts, &never)?;
+            self.progress.at((step + 1) * batch);
+        }
         Ok(())
     }
 
@@ -200,8 +228,13 @@ mod tests {
     #[test]
     fn a_depth_is_filled_once_and_every_run_begins_at_it() {
         let mut watched = Watched(Engine::open(&tiny(), EngineOptions::default()).unwrap(), Vec::new());
-        let tests =
-            Tests { prefill: &[8, 20], decode: 2, depths: &[0, 16, 40], repeats: Repeats::of(Some(3)) };
+        let tests = Tests {
+            prefill: &[8, 20],
+            decode: 2,
+            depths: &[0, 16, 40],
+            batches: &[1],
+            repeats: Repeats::of(Some(3)),
+        };
         assert_eq!(tests.room(), 42);
         let rows = tests.run(&mut watched, KvType::F16, &mut Progress::none()).unwrap();
         let names: Vec<&str> = rows.iter().map(|row| row.test.as_str()).collect();
@@ -240,9 +273,16 @@ mod tests {
     fn candle_runs_the_same_tests_and_its_bytes_are_not_made_up() {
         let kind = crate::engine::backend::BackendKind::Candle;
         let mut engine = kind.open(&tiny(), EngineOptions::default()).unwrap();
-        let tests = Tests { prefill: &[8], decode: 2, depths: &[0, 16], repeats: Repeats::of(Some(2)) };
+        let tests = Tests {
+            prefill: &[8],
+            decode: 2,
+            depths: &[0, 16],
+            batches: &[1, 3],
+            repeats: Repeats::of(Some(2)),
+        };
         let rows = tests.run(engine.as_mut(), KvType::F32, &mut Progress::none()).unwrap();
-        assert_eq!(rows.len(), 3);
+        let names: Vec<&str> = rows.iter().map(|row| row.test.as_str()).collect();
+        assert_eq!(names, ["pp8", "tg2", "tg2x3", "tg2@d16", "tg2x3@d16"]);
         assert!(rows.iter().all(|row| row.runs == 2 && row.tps > 0.0 && row.bytes_per_token.is_none()));
     }
 }

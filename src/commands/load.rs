@@ -48,7 +48,7 @@ fn announce(path: &std::path::Path, options: &LocalOptions, quiet: bool) -> Resu
     // A file that is no model, or a context it was not made for, is for the loading itself to refuse.
     let opened = Gguf::open(path).and_then(|gguf| Ok((ModelConfig::from_gguf(&gguf)?, gguf)));
     let Ok((model, gguf)) = opened else { return Ok(()) };
-    let tokens = options.context.unwrap_or(DEFAULT_CONTEXT).min(model.context);
+    let tokens = options.context.unwrap_or(DEFAULT_CONTEXT.min(model.context));
     let kv = (tokens, options.kv);
     let note = Ask::of_file(options.backend, &gguf, &model, options.engine.load, kv).announce()?;
     if !quiet {

@@ -8,6 +8,7 @@ use crate::engine::gguf::Gguf;
 use crate::engine::kv::KvType;
 use crate::engine::memory::{self, Load, gb};
 use crate::engine::weights::ModelConfig;
+use crate::engine::{EngineOptions, working_bytes};
 
 /// What is about to be asked of the system.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +17,8 @@ pub struct Ask {
     pub place: Place,
     /// Bytes, tokens and type of the KV cache.
     pub kv: (u64, usize, KvType),
+    /// Buffers of a pass.
+    pub work: u64,
 }
 
 impl Ask {
@@ -28,9 +31,11 @@ impl Ask {
         kv: (usize, KvType),
     ) -> Self {
         let (tokens, kind) = (kv.0, backend.kv(kv.1));
-        let cache = (model.kv_shape(kind).bytes_per_token() as u64).saturating_mul(tokens as u64);
         let weights = gguf.file_bytes().saturating_add(backend.bytes_beside_file(model));
-        Self { weights, place: backend.place(load), kv: (cache, tokens, kind) }
+        let kv = (backend.kv_bytes(model, tokens, kind), tokens, kind);
+        let EngineOptions { threads, batch, .. } = EngineOptions::default();
+        let work = working_bytes(model, batch.min(tokens), threads);
+        Self { weights, place: backend.place(load), kv, work }
     }
 
     /// One line for stderr, or why it cannot be.
@@ -40,20 +45,23 @@ impl Ask {
 
     fn against(&self, free: Option<u64>) -> Result<String, Failure> {
         let (bytes, tokens, kind) = self.kv;
+        let work = gb(self.work);
         let cache = format!("{} for the keys and values of {tokens} tokens ({})", gb(bytes), kind.name());
         let weights = gb(self.weights);
         let held = match self.place {
             Place::File => false,
             Place::Memory => true,
             Place::Device => {
-                return Ok(format!("memory of the device: takes {weights} for weights and {cache}"));
+                return Ok(format!(
+                    "memory of the device: takes {weights} for weights, {cache} and {work} to work with"
+                ));
             }
         };
-        let own = bytes.saturating_add(if held { self.weights } else { 0 });
+        let own = bytes.saturating_add(self.work).saturating_add(if held { self.weights } else { 0 });
         if let Some(free) = memory::too_little(own, free) {
             let sum = match held {
-                true => format!("{weights} of weights + {cache} = {}", gb(own)),
-                false => cache,
+                true => format!("{weights} of weights + {cache} + {work} to work with = {}", gb(own)),
+                false => format!("{cache} + {work} to work with = {}", gb(own)),
             };
             return Err(Failure::new(
                 exit::NO_MODEL,
@@ -64,10 +72,15 @@ impl Ask {
             ));
         }
         let Some(free) = free else {
-            return Ok(format!("memory: {weights} of weights, {cache}; how much is free is unknown"));
+            return Ok(format!(
+                "memory: {weights} of weights, {cache}, {work} to work with; how much is free is unknown"
+            ));
         };
         if held {
-            return Ok(format!("memory: takes {weights} for weights and {cache}, of {} free", gb(free)));
+            return Ok(format!(
+                "memory: takes {weights} for weights, {cache} and {work} to work with, of {} free",
+                gb(free)
+            ));
         }
         let beyond = memory::too_little(own.saturating_add(self.weights), Some(free));
         let slow = if beyond.is_some() {
@@ -76,7 +89,7 @@ impl Ask {
             ""
         };
         Ok(format!(
-            "memory: takes {cache}, of {} free; {weights} of weights stay in the file{slow}",
+            "memory: takes {cache} and {work} to work with, of {} free; {weights} of weights stay in the file{slow}",
             gb(free)
         ))
     }
@@ -89,7 +102,7 @@ mod tests {
 
     fn ask(weights: u64, place: Place, kv: u64, free: impl Into<Option<u64>>) -> Result<String, String> {
         let gb = |n: u64| n * 1_000_000_000;
-        Ask { weights: gb(weights), place, kv: (gb(kv), 4096, KvType::F16) }
+        Ask { weights: gb(weights), place, kv: (gb(kv), 4096, KvType::F16), work: 200_000_000 }
             .against(free.into().map(gb))
             .map_err(|failure| failure.message)
     }
@@ -98,18 +111,19 @@ mod tests {
     fn what_is_taken_is_said_and_what_cannot_be_is_refused_with_the_sum() {
         assert_eq!(
             ask(291, Place::File, 8, 24).unwrap(),
-            "memory: takes 8.0 GB for the keys and values of 4096 tokens (f16), of 24.0 GB free; 291.0 GB of weights \
+            "memory: takes 8.0 GB for the keys and values of 4096 tokens (f16) and 0.2 GB to work with, of 24.0 GB free; 291.0 GB of weights \
              stay in the file; they do not fit: runs from the map all the same, reading the disk again"
         );
         assert!(ask(10, Place::File, 8, 24).unwrap().ends_with("10.0 GB of weights stay in the file"));
         assert_eq!(
             ask(10, Place::Memory, 8, 24).unwrap(),
-            "memory: takes 10.0 GB for weights and 8.0 GB for the keys and values of 4096 tokens (f16), of 24.0 GB free"
+            "memory: takes 10.0 GB for weights, 8.0 GB for the keys and values of 4096 tokens (f16) and 0.2 GB to work with, \
+             of 24.0 GB free"
         );
         assert_eq!(
             ask(18, Place::Memory, 8, 24).unwrap_err(),
-            "not enough memory: 18.0 GB of weights + 8.0 GB for the keys and values of 4096 tokens (f16) = 26.0 GB, \
-             and 24.0 GB are free"
+            "not enough memory: 18.0 GB of weights + 8.0 GB for the keys and values of 4096 tokens (f16) + 0.2 GB to work \
+             with = 26.2 GB, and 24.0 GB are free"
         );
         assert!(
             ask(1, Place::File, 25, 24).unwrap_err().starts_with("not enough memory: 25.0 GB for the keys")
@@ -130,7 +144,8 @@ mod tests {
         let candle = of(BackendKind::Candle, Load::Map);
         assert_ne!(candle.place, Place::File);
         // Its keys and values are in f32, and so is its embedding, beside the file's.
-        assert_eq!((candle.kv.0, candle.kv.2), (2 * map.kv.0, KvType::F32));
+        let rows = (model.kv_shape(KvType::F32).bytes_per_token() * 100) as u64;
+        assert_eq!((candle.kv.0, candle.kv.2), (rows, KvType::F32));
         assert_eq!(candle.weights - map.weights, 4 * (model.vocab * model.hidden) as u64);
     }
 }

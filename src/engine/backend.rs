@@ -5,7 +5,7 @@
 
 use super::gguf::Gguf;
 use super::kernels::KernelSet;
-use super::kv::KvType;
+use super::kv::{KvType, blocks};
 use super::memory::Load;
 use super::recall::Snapshots;
 use super::score::{self, Scored};
@@ -50,6 +50,14 @@ impl BackendKind {
             (Self::Candle, _) if cfg!(feature = "cuda") => Place::Device,
             // Metal's memory is the machine's.
             (Self::Candle, _) => Place::Memory,
+        }
+    }
+    /// Bytes that keys and values of `tokens` take at most.
+    pub fn kv_bytes(self, config: &ModelConfig, tokens: usize, kind: KvType) -> u64 {
+        let shape = config.kv_shape(kind);
+        match self {
+            Self::Native => blocks::budget_bytes(&shape, tokens),
+            Self::Candle => (shape.bytes_per_token() as u64).saturating_mul(tokens as u64),
         }
     }
     /// Bytes it makes of the weights beside those of the file: candle keeps embeddings in f32.

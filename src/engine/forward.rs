@@ -60,6 +60,21 @@ pub struct Buffers {
     moe: Routing,
 }
 
+/// Bytes that the buffers of a pass over `n` tokens take, and the logits of one.
+pub fn working_bytes(c: &ModelConfig, n: usize, threads: usize) -> u64 {
+    // Values, and their quantised form in blocks of 256: a byte, a scale, and a sum to sixteen.
+    let act = |rows: usize, cols: usize| rows * cols * 4 + rows * cols + rows * cols / 64 + rows * cols / 8;
+    let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+    let block = match c.experts {
+        0 => act(n, c.ff),
+        _ => {
+            act(n * c.experts_used, c.expert_ff) + n * c.experts * 4 + threads * n * c.experts_used * ROWS * 4
+        }
+    };
+    let floats = n * (c.hidden + q + 2 * kv + c.head_dim) + c.vocab;
+    (floats * 4 + act(n, c.hidden) + act(n, q) + block) as u64
+}
+
 /// Which expert meets which token: pairs sorted by expert, so that each expert's tokens lie together.
 #[derive(Default)]
 struct Routing {

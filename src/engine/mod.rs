@@ -23,8 +23,8 @@ pub mod tokenizer;
 pub mod weights;
 pub mod yarn;
 
-pub use forward::Want;
 use forward::{Buffers, Part, Pass};
+pub use forward::{Want, working_bytes};
 use gguf::Gguf;
 use kernels::KernelSet;
 use kv::blocks::{BlockPool, SPARE, blocks_of};

@@ -202,10 +202,10 @@ fn what_does_not_fit_the_budget_is_refused_and_nothing_is_lost() {
             Err(error) => break error,
         }
     };
-    assert_eq!(forks.len(), 8);
+    assert_eq!(forks.len(), 4);
     assert_eq!(
         refused.to_string(),
-        "memory for keys and values is used up: 2304 tokens are in use and there is room for 2304"
+        "memory for keys and values is used up: 1280 tokens are in use and there is room for 1280"
     );
     forks.pop();
     let mut fork = one.fork(200);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 /// Positions of a block.
 pub const BLOCK: usize = 256;
 /// Blocks beyond what one full context takes: forks, and what the tree keeps beside it.
-pub const SPARE: usize = 8;
+pub const SPARE: usize = 4;
 
 /// Blocks that hold `tokens`.
 pub const fn blocks_of(tokens: usize) -> usize {
@@ -179,7 +179,7 @@ pub fn block_bytes(shape: &KvShape) -> usize {
 
 /// Bytes that a budget of one context of `tokens` takes, spare blocks included.
 pub fn budget_bytes(shape: &KvShape, tokens: usize) -> u64 {
-    (blocks_of(tokens) + SPARE) as u64 * block_bytes(shape) as u64
+    ((blocks_of(tokens) + SPARE) as u64).saturating_mul(block_bytes(shape) as u64)
 }
 
 /// Bytes of one head's keys or values in a block.
