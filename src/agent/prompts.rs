@@ -3,6 +3,8 @@
 
 pub const SYSTEM: &str = include_str!("../../prompts/system.md");
 pub const FIRST_MESSAGE: &str = include_str!("../../prompts/first_message.md");
+/// What asks for the notes that a shortened conversation goes on with.
+pub const COMPACTION: &str = include_str!("../../prompts/compaction.md");
 const NOTES: &str = include_str!("../../prompts/notes.md");
 
 /// The note under `## name` in `prompts/notes.md`, filled.

@@ -139,11 +139,6 @@ impl Turn {
         }
     }
 
-    /// Calls that were numbered so far; the next turn starts after them.
-    pub fn calls(&self) -> u64 {
-        self.tool_calls as u64
-    }
-
     /// An input that does not fit what is waited for changes nothing.
     pub fn handle(&mut self, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();

@@ -1,6 +1,7 @@
 //! One integration binary, a file per area.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod agent;
+mod aside;
 #[cfg(feature = "candle")]
 mod candle;
 mod chat;
@@ -16,6 +17,7 @@ mod oracle;
 mod quant;
 mod real_model;
 mod revise;
+mod sessions;
 mod shell;
 mod tokenizer;
 mod tools;

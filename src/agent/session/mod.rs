@@ -2,13 +2,17 @@
 //! a thread of its own; all decisions are the turn's. A second thread passes ops on, so that an interrupt is seen
 //! while the model or a tool runs.
 
+mod aside;
+mod compact;
 mod log;
 mod model_calls;
 mod ops;
 mod tools;
 
+use super::conversation::Conversation;
 use super::opening::later_message;
-use super::protocol::{ApprovalMode, Ending, Event, Op, TurnOutcome};
+use super::protocol::{ApprovalMode, Ending, Event, Op, TurnOutcome, Usage};
+use super::resume::Resumed;
 use super::surroundings::{is_small, offered_tools, opening_messages};
 use super::transcript::{self, Record, Transcript};
 use super::turn::{Effect, Input, Rules, Stop, Turn};
@@ -16,7 +20,7 @@ use crate::chat::{Message, Role, ToolSpec};
 use crate::model::Model;
 use crate::tools::Registry;
 use crate::workspace::shell::Shell;
-use crate::workspace::{Mark, Workspace, diff};
+use crate::workspace::{UndoReport, Workspace, diff};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,12 +73,6 @@ impl Default for SessionOptions {
     }
 }
 
-/// Where a turn began, to take it back.
-struct Start {
-    messages: usize,
-    mark: Mark,
-}
-
 pub struct Session {
     id: String,
     model: Box<dyn Model>,
@@ -83,22 +81,23 @@ pub struct Session {
     tools: Registry,
     specs: Arc<[ToolSpec]>,
     options: SessionOptions,
-    mode: ApprovalMode,
-    /// The mode the model was last told of.
-    told_mode: ApprovalMode,
-    history: Vec<Message>,
+    talk: Conversation,
     /// The request of the turn that runs.
     request: String,
     /// Messages of the history before the version of a file that is being tried.
     before_try: usize,
-    turns: Vec<Start>,
+    /// What shortening the history cost in this turn, and how often it was done.
+    spent: Usage,
+    compactions: usize,
+    /// Tokens of the history when it was last shortened.
+    compacted_to: usize,
     transcript: Option<Transcript>,
-    /// Calls numbered so far in this session.
-    calls: u64,
     events: Sender<Event>,
     ops: Receiver<Op>,
     /// Ops that came while a turn ran and are for later.
     pending: VecDeque<Op>,
+    /// Side questions that came while a turn ran.
+    questions: VecDeque<String>,
     cancel: Arc<AtomicBool>,
     overtime: Arc<AtomicBool>,
 }
@@ -112,6 +111,27 @@ impl Session {
         shell: Shell,
         options: SessionOptions,
     ) -> (Sender<Op>, Receiver<Event>) {
+        Self::begin(model, workspace, shell, options, None)
+    }
+
+    /// The same with the conversation of an earlier session, whose log goes on. The mode is that of the options.
+    pub fn go_on(
+        model: Box<dyn Model>,
+        workspace: Workspace,
+        shell: Shell,
+        options: SessionOptions,
+        resumed: Resumed,
+    ) -> (Sender<Op>, Receiver<Event>) {
+        Self::begin(model, workspace, shell, options, Some(resumed))
+    }
+
+    fn begin(
+        model: Box<dyn Model>,
+        workspace: Workspace,
+        shell: Shell,
+        options: SessionOptions,
+        resumed: Option<Resumed>,
+    ) -> (Sender<Op>, Receiver<Event>) {
         let (front, passed) = channel();
         let (pass, ops) = channel();
         let (events, shown) = channel();
@@ -120,52 +140,59 @@ impl Session {
         thread::spawn(move || ops::pass_on(&passed, &pass, &flag));
         let tools = offered_tools(&Registry::standard(), model.info());
         let session = Self {
-            id: transcript::new_id(),
+            id: resumed.as_ref().map_or_else(transcript::new_id, |resumed| resumed.id.clone()),
             specs: tools.specs().into(),
             tools,
             model,
             workspace,
             shell,
-            mode: options.mode,
-            told_mode: options.mode,
+            talk: Conversation::new(options.mode),
             options,
-            history: Vec::new(),
             request: String::new(),
             before_try: 0,
-            turns: Vec::new(),
+            spent: Usage::default(),
+            compactions: 0,
+            compacted_to: 0,
             transcript: None,
-            calls: 0,
             events,
             ops,
             pending: VecDeque::new(),
+            questions: VecDeque::new(),
             cancel,
             overtime: Arc::new(AtomicBool::new(false)),
         };
-        thread::spawn(move || session.run());
+        thread::spawn(move || session.run(resumed));
         (front, shown)
     }
 
-    fn run(mut self) {
+    fn run(mut self, resumed: Option<Resumed>) {
         self.emit(Event::SessionStarted {
             id: self.id.clone(),
             model: self.model.info().name.clone(),
             context: self.model.info().context,
             directory: self.workspace.root().display().to_string(),
-            mode: self.mode,
+            mode: self.talk.mode,
             sandbox: self.shell.tier().to_string(),
             sandbox_note: self.shell.status_line(),
         });
-        self.open_transcript();
+        match resumed {
+            Some(resumed) => self.take_up(resumed),
+            None => self.open_transcript(),
+        }
         while let Some(op) = self.pending.pop_front().or_else(|| self.ops.recv().ok()) {
             match op {
                 Op::Submit { text } => self.submit(&text),
                 Op::Undo => self.undo(),
                 Op::SetMode { mode } => self.set_mode(mode),
-                Op::Clear => {
-                    self.history.clear();
-                    self.turns.clear();
-                    self.log(&Record::Cut { messages: 0 });
+                Op::Ask { text } => {
+                    self.lower_flags();
+                    self.ask(&text);
                 }
+                Op::Compact { keep } => {
+                    self.lower_flags();
+                    self.compact_now(keep.as_deref());
+                }
+                Op::Clear => self.record(Record::Cut { messages: 0 }),
                 Op::Quit => return,
                 // Too late, or for nothing that runs.
                 Op::Approve { .. } | Op::Interrupt => {}
@@ -175,23 +202,19 @@ impl Session {
 
     fn submit(&mut self, text: &str) {
         self.request = text.to_string();
-        self.overtime.store(false, Ordering::SeqCst);
-        self.cancel.store(false, Ordering::SeqCst);
-        // An interrupt that overtook the line above is still in the queue.
-        self.poll_ops();
-        self.turns.push(Start { messages: self.history.len(), mark: self.workspace.mark() });
+        self.lower_flags();
+        let new_mode = (self.talk.mode != self.talk.told_mode).then_some(self.talk.mode);
+        let is_first = self.talk.history.is_empty();
+        self.record(Record::Request { text: text.to_string() });
+        if let Some(turn) = self.talk.turns.last_mut() {
+            turn.mark = Some(self.workspace.mark());
+        }
         self.emit(Event::TurnStarted);
-        if self.history.is_empty() {
-            let options = SessionOptions { mode: self.mode, ..self.options.clone() };
-            let model = &self.model;
-            let count = |text: &str| model.count_tokens(text);
-            let opening = opening_messages(&self.workspace, model.info(), &options, text, &count);
-            opening.into_iter().for_each(|message| self.push(message));
+        if is_first {
+            self.opening(text).into_iter().for_each(|message| self.push(message));
         } else {
-            let new_mode = (self.mode != self.told_mode).then_some(self.mode);
             self.push(Message::new(Role::User, later_message(text, new_mode)));
         }
-        self.told_mode = self.mode;
         let deadline = self.options.limits.wall_time.map(|time| self.watch(time));
         let rules = Rules {
             small: is_small(self.model.info()),
@@ -199,14 +222,28 @@ impl Session {
             max_tool_calls: self.options.limits.tool_calls,
             max_tokens: self.options.limits.tokens,
             can_ask: self.options.can_ask,
-            first_call: self.calls,
+            first_call: self.talk.calls,
             files: if is_small(self.model.info()) { self.workspace.files(FILES) } else { Vec::new() }.into(),
         };
         let mut turn = Turn::new(text, self.specs.clone(), rules);
         let outcome = self.drive(&mut turn);
         drop(deadline);
-        self.calls += turn.calls();
         self.finish(outcome);
+    }
+
+    /// The messages of a new session whose first request is `text`.
+    fn opening(&self, text: &str) -> Vec<Message> {
+        let options = SessionOptions { mode: self.talk.mode, ..self.options.clone() };
+        let count = |text: &str| self.model.count_tokens(text);
+        opening_messages(&self.workspace, self.model.info(), &options, text, &count)
+    }
+
+    /// Before something begins that can be interrupted.
+    fn lower_flags(&mut self) {
+        self.overtime.store(false, Ordering::SeqCst);
+        self.cancel.store(false, Ordering::SeqCst);
+        // An interrupt that overtook the line above is still in the queue.
+        self.poll_ops();
     }
 
     /// Carries out effects until the turn finishes.
@@ -260,10 +297,10 @@ impl Session {
 
     /// A change that did not help goes; what cannot be taken back stays, and the model reads the files as they are.
     fn take_back(&mut self, forget: bool) {
-        let undone = self.turns.last().and_then(|start| self.workspace.undo_since(start.mark).ok());
-        if forget && self.before_try < self.history.len() {
-            self.history.truncate(self.before_try);
-            self.log(&Record::Cut { messages: self.before_try });
+        let mark = self.talk.turns.last().and_then(|turn| turn.mark);
+        let undone = mark.and_then(|mark| self.workspace.undo_since(mark).ok());
+        if forget && self.before_try < self.talk.history.len() {
+            self.record(Record::Cut { messages: self.before_try });
         }
         if let Some(report) = undone {
             self.emit(Event::Undone { restored: report.restored, kept: report.kept });
@@ -298,10 +335,12 @@ impl Session {
             self.emit(Event::Error { message: "the turn ended without an outcome".into(), hint: None });
             return;
         };
-        if let Some(start) = self.turns.last() {
+        outcome.usage += std::mem::take(&mut self.spent);
+        outcome.compactions = std::mem::take(&mut self.compactions);
+        if let Some(mark) = self.talk.turns.last().and_then(|turn| turn.mark) {
             outcome.diff = self
                 .workspace
-                .changes_since(start.mark)
+                .changes_since(mark)
                 .iter()
                 .map(|change| {
                     let sides = diff::Sides {
@@ -313,7 +352,9 @@ impl Session {
                 })
                 .collect();
         }
-        self.log(&Record::Finished { outcome: outcome.clone() });
+        self.record(Record::Finished { outcome: outcome.clone() });
+        let asked = self.questions.drain(..).rev().map(|text| Op::Ask { text });
+        asked.for_each(|op| self.pending.push_front(op));
         if outcome.ending == Ending::Interrupted {
             self.pending.retain(|op| *op != Op::Interrupt);
         }
@@ -321,17 +362,26 @@ impl Session {
     }
 
     fn undo(&mut self) {
-        let Some(start) = self.turns.pop() else {
+        let (Some(turn), Some(back)) = (self.talk.turns.last(), self.talk.without_last_turn()) else {
             return self.emit(Event::Error { message: "There is no turn to undo.".into(), hint: None });
         };
-        match self.workspace.undo_since(start.mark) {
+        let undone = match turn.mark {
+            Some(mark) => self.workspace.undo_since(mark),
+            // What files were before is kept in memory, by the process that changed them.
+            None if turn.changed => {
+                return self.emit(Event::Error {
+                    message: "Nothing was undone: the last turn changed files before this session was resumed, and what they were is no longer known.".into(),
+                    hint: Some("git diff and git restore see what was committed; the session log holds each edit".into()),
+                });
+            }
+            None => Ok(UndoReport::default()),
+        };
+        match undone {
             Ok(report) => {
-                self.history.truncate(start.messages);
-                self.log(&Record::Cut { messages: start.messages });
+                self.record(back);
                 self.emit(Event::Undone { restored: report.restored, kept: report.kept });
             }
             Err(error) => {
-                self.turns.push(start);
                 self.emit(Event::Error { message: format!("nothing was undone: {error}"), hint: None });
             }
         }

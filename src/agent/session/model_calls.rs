@@ -20,7 +20,7 @@ pub(super) const LEAST_ANSWER: usize = 256;
 impl Session {
     /// The next version of a file, as the call that makes it.
     pub(super) fn revise(&mut self, file: &str) -> Input {
-        self.before_try = self.history.len();
+        self.before_try = self.talk.history.len();
         let text = match self.workspace.read(file).map(|read| read.content) {
             Ok(ReadContent::Text(text)) if text.valid_utf8 => text.shown().into_owned(),
             _ => return Input::Revised { call: None, usage: Usage::default() },
@@ -29,7 +29,7 @@ impl Session {
         let ended = if text.ends_with('\n') { text.clone() } else { format!("{text}\n") };
         let ask = Message::new(Role::User, note("revise", &[("path", file)]));
         let revision = Revision {
-            messages: &self.history,
+            messages: &self.talk.history,
             tools: &self.specs,
             ask: &ask,
             text: &ended,
@@ -77,9 +77,20 @@ impl Session {
         }
     }
 
+    /// Tokens that the history takes with the tools, as it would be sent now.
+    pub(super) fn used(&self) -> usize {
+        self.model.count_history(&self.talk.history, &self.specs)
+    }
+
     pub(super) fn call_model(&mut self, max_tokens: Option<usize>, must: Must) -> Input {
+        while let Some(question) = self.questions.pop_front() {
+            self.ask(&question);
+        }
+        if let Err(instead) = self.make_room() {
+            return instead;
+        }
         let context = self.model.info().context;
-        let needed = self.model.count_history(&self.history, &self.specs);
+        let needed = self.used();
         let room = context.saturating_sub(needed);
         if room < LEAST_ANSWER {
             let needed = needed + LEAST_ANSWER;
@@ -91,11 +102,12 @@ impl Session {
         };
         let most = answer_room(context).min(room).min(max_tokens.unwrap_or(usize::MAX));
         let request = Request {
-            messages: &self.history,
+            messages: &self.talk.history,
             tools: &self.specs,
             sampling: self.sampling(most),
             must_call: required.as_ref(),
             words_only: must == Must::Answer,
+            aside: false,
             cancel: &self.cancel,
         };
         let events = &self.events;
@@ -120,7 +132,7 @@ impl Session {
 }
 
 /// What the front end is told of a model's work. The turn says when a call runs; the usage comes with the answer.
-fn forward(events: &Sender<Event>, event: ModelEvent) {
+pub(super) fn forward(events: &Sender<Event>, event: ModelEvent) {
     let event = match event {
         ModelEvent::Text(text) => Event::TextDelta { text },
         ModelEvent::Thinking(text) => Event::ThinkingDelta { text },
@@ -135,7 +147,12 @@ fn forward(events: &Sender<Event>, event: ModelEvent) {
     let _ = events.send(event);
 }
 
-/// Tokens kept free for an answer.
-pub(super) fn answer_room(context: usize) -> usize {
+/// Tokens kept free for an answer by what is put into the history.
+pub(super) fn answer_reserve(context: usize) -> usize {
+    (context / 8).max(512).min(context / 2)
+}
+
+/// Tokens that an answer may take where they are free.
+fn answer_room(context: usize) -> usize {
     (context / 8).max(2048).min(context / 2)
 }

@@ -19,6 +19,7 @@ impl Session {
             Op::SetMode { mode } => self.set_mode(mode),
             Op::Interrupt => self.cancel.store(true, Ordering::SeqCst),
             Op::Approve { .. } => {}
+            Op::Ask { text } if self.talk.running => self.questions.push_back(text),
             Op::Quit => {
                 self.cancel.store(true, Ordering::SeqCst);
                 self.pending.push_front(Op::Quit);
@@ -28,8 +29,7 @@ impl Session {
     }
 
     pub(super) fn set_mode(&mut self, mode: ApprovalMode) {
-        self.mode = mode;
-        self.log(&Record::Mode { mode });
+        self.record(Record::Mode { mode });
     }
 }
 

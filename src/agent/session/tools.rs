@@ -1,8 +1,8 @@
 //! Calls of tools: what a call would do and whether it may, the user's word on it, and running it with its output
 //! fitted to the context.
 
-use super::Session;
-use super::model_calls::{LEAST_ANSWER, answer_room};
+use super::model_calls::{LEAST_ANSWER, answer_reserve};
+use super::{Session, compact};
 use crate::agent::approval::{Containment, verdict};
 use crate::agent::fit::fit;
 use crate::agent::protocol::{Decision, Event, Op};
@@ -25,7 +25,7 @@ impl Session {
         let access = tool.access(&call.arguments);
         let path = ["file_path", "path"].iter().find_map(|key| call.arguments.get(*key)?.as_str());
         Input::Judged {
-            verdict: verdict(self.mode, access, self.containment(), path),
+            verdict: verdict(self.talk.mode, access, self.containment(), path),
             access,
             summary: tool.describe(&call.arguments),
         }
@@ -88,11 +88,13 @@ impl Session {
         }
     }
 
-    /// Tokens a result may take: what is left beside the answer, and never so much that a few results fill it all.
-    pub(super) fn tool_room(&self) -> usize {
+    /// Tokens a result may take: what is left beside the answer and what shortening the history takes, and never so
+    /// much that a few results fill it all. A full history is shortened before the next answer, so a part is given
+    /// even then.
+    fn tool_room(&self) -> usize {
         let context = self.model.info().context;
-        let used = self.model.count_history(&self.history, &self.specs);
-        let left = context.saturating_sub(used + answer_room(context));
-        left.min(context / 4).max(LEAST_ANSWER / 4)
+        let left = context.saturating_sub(self.used() + compact::room(context));
+        let beside_answer = left.saturating_sub(answer_reserve(context)).min(context / 4);
+        beside_answer.max(left.min(context / 16)).max(LEAST_ANSWER / 4)
     }
 }

@@ -102,7 +102,7 @@ pub enum Effect {
         id: u64,
         call: ToolCall,
     },
-    /// `diff` of the outcome is left to the session.
+    /// `diff` and `compactions` of the outcome are left to the session.
     Finish(TurnOutcome),
 }
 
