@@ -316,7 +316,7 @@ fn a_session_goes_on_in_another_run() {
     assert!(err(&again).contains(&format!("session {id}")), "{}", err(&again));
     let fork = project.run(&fix(), &["-o", "json", "-r", &id[..id.len() - 2], "--fork", "Fix it"]);
     // The fork is in plan mode, as the session was left.
-    assert_code(&fork, 0);
+    assert_code(&fork, 3);
     assert_eq!(object(&fork)["denials"].as_array().unwrap().len(), 2);
     assert_ne!(object(&fork)["session_id"], id.as_str());
     let named = project.run(&fix(), &["-o", "json", "-r", &id, "-y", "Fix it"]);

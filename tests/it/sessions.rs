@@ -71,18 +71,13 @@ fn well_formed(history: &[Message]) {
 }
 
 #[test]
-fn a_full_context_is_shortened_and_the_work_goes_on() {
+fn old_outputs_go_first_and_the_work_goes_on() {
     let project = full();
-    let running = project.start(vec![
-        read("a.txt"),
-        read("b.txt"),
-        read("c.txt"),
-        fix_add(),
-        says("Notes: a, b and c hold numbers."),
-        says("Done."),
-    ]);
+    let turns = vec![read("a.txt"), read("b.txt"), read("c.txt"), fix_add(), says("Done.")];
+    let running = project.start(turns);
     let (events, outcome) = watched(&running, submit("Read a, b and c, then fix add"));
     running.quit();
+    // No notes were asked for: the script has none.
     assert_eq!((&outcome.ending, outcome.answer.as_str()), (&Ending::Done, "Done."));
     let shortened = compactions(&events);
     assert_eq!(outcome.compactions, shortened.len());
@@ -91,19 +86,52 @@ fn a_full_context_is_shortened_and_the_work_goes_on() {
         assert!(after < before && !dropped.is_empty(), "{before} {after} {dropped:?}");
     }
     let gone: Vec<String> = shortened.into_iter().flat_map(|(_, _, dropped)| dropped).collect();
-    assert!(gone.iter().any(|line| line.starts_with("the output of read_file a.txt (")), "{gone:?}");
-    // The log has what went, and says what the history became.
-    let records = project.records();
+    assert!(gone[0].starts_with("the output of read_file a.txt ("), "{gone:?}");
+    let history = project.history();
+    well_formed(&history);
+    assert!(
+        history[3].content.starts_with("[The output of read_file a.txt stood here."),
+        "{}",
+        history[3].content
+    );
+    assert!(history[1].content.ends_with("Request: Read a, b and c, then fix add"));
+    assert!(project.text("src/add.sh").contains('+'));
+    // The log has what went.
     let logged = |text: &str| {
-        records.iter().any(|record| {
+        project.records().iter().any(|record| {
             matches!(record, Record::Message { message } if message.role == Role::Tool && message.content.contains(text))
         })
     };
     assert!(logged("a 1\n") && logged("c 1\n"));
+}
+
+#[test]
+fn a_conversation_that_fills_the_context_is_summed_up() {
+    let mut project = full();
+    project.info.context = 6_000;
+    let long = says(&"word ".repeat(1_400));
+    let running = project.start(vec![long.clone(), long, says("- all was said"), says("Done.")]);
+    running.request("One");
+    running.request("Two, and mind the gap");
+    let (events, outcome) = watched(&running, submit("Three"));
+    running.quit();
+    assert_eq!((&outcome.ending, outcome.answer.as_str(), outcome.compactions), (&Ending::Done, "Done.", 1));
+    // What the notes cost is in the turn's count: they were asked for with all that was there in the cache.
+    assert!(outcome.usage.cached > 4_000, "{:?}", outcome.usage);
+    assert_eq!(compactions(&events).len(), 1);
+    let shown = events
+        .iter()
+        .any(|event| matches!(event, Event::TextDelta { text } if text.contains("all was said")));
+    assert!(!shown, "the notes are for the model");
     let history = project.history();
-    well_formed(&history);
-    assert!(history[1].content.ends_with("Request: Read a, b and c, then fix add"));
-    assert!(project.text("src/add.sh").contains('+'));
+    let texts: Vec<&str> = history.iter().skip(3).map(|message| message.content.as_str()).collect();
+    assert_eq!(texts, ["Three", "Done."]);
+    assert!(history[1].content.ends_with("Request: One"));
+    assert!(
+        history[2].content.contains("- Two, and mind the gap\n")
+            && history[2].content.contains("- all was said")
+    );
+    assert!(!history[2].content.contains("Three"));
 }
 
 #[test]

@@ -31,6 +31,8 @@ impl Session {
         let context = self.model.info().context;
         let used = self.used();
         let left = context.saturating_sub(used);
+        // Undo and clear make it shorter too.
+        self.compacted_to = self.compacted_to.min(used);
         let grown = used.saturating_sub(self.compacted_to);
         // A history that is as short as it gets is left alone until it has grown, or nothing more fits.
         let again = grown >= context / 16 || left < LEAST_ANSWER;
@@ -51,7 +53,11 @@ impl Session {
     /// `/compact`.
     pub(super) fn compact_now(&mut self, keep: Option<&str>) {
         let used = self.used();
-        let (message, hint) = match self.summarise(used, self.model.info().context / 2, keep) {
+        let done = self.summarise(used, self.model.info().context / 2, keep);
+        // No turn runs whose cost this could be; the log has it.
+        self.spent = Usage::default();
+        self.compactions = 0;
+        let (message, hint) = match done {
             Ok(true) => return,
             Ok(false) => {
                 ("There is nothing to shorten: the conversation is as short as it gets.".into(), None)
