@@ -92,7 +92,12 @@ impl Conversation {
                 self.running = false;
                 self.calls += outcome.tool_calls as u64;
                 if let Some(turn) = self.turns.last_mut() {
-                    turn.changed = !outcome.diff.is_empty();
+                    // A turn that its process did not finish has calls and no count of them: it may have changed any file.
+                    let counted = outcome.model_calls + outcome.tool_calls > 0;
+                    let own = self.history.get(turn.start..).filter(|_| turn.before.is_none());
+                    let called =
+                        own.is_none_or(|own| own.iter().any(|message| !message.tool_calls.is_empty()));
+                    turn.changed = !outcome.diff.is_empty() || !counted && called;
                 }
             }
             Record::Cut { messages } => {
@@ -232,6 +237,19 @@ mod tests {
         all.apply(all.without_last_turn().unwrap());
         // The system message came before the first request of this log.
         assert_eq!((texts(&all), all.without_last_turn()), (vec!["s"], None));
+    }
+
+    #[test]
+    fn a_turn_that_nobody_counted_may_have_changed_files() {
+        let mut all = Conversation::new(ApprovalMode::Default);
+        request("one").into_iter().for_each(|record| all.apply(record));
+        let stopped = || Record::Finished { outcome: TurnOutcome::ended(Ending::Interrupted) };
+        all.apply(stopped());
+        assert!(!all.turns[0].changed, "it called nothing");
+        request("two").into_iter().for_each(|record| all.apply(record));
+        all.apply(Record::Message { message: edits("a") });
+        all.apply(stopped());
+        assert!(all.turns[1].changed);
     }
 
     #[test]

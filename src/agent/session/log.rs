@@ -70,10 +70,6 @@ impl Session {
         }
         if self.talk.running {
             self.record(Record::Finished { outcome: TurnOutcome::ended(Ending::Interrupted) });
-            if let Some(turn) = self.talk.turns.last_mut() {
-                // What the turn did before it was stopped, nobody counted.
-                turn.changed = true;
-            }
         }
         if self.talk.mode != self.options.mode {
             self.set_mode(self.options.mode);
