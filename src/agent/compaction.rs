@@ -1,5 +1,5 @@
-//! How a history becomes a shorter one, in two stages. First the oldest outputs of tools go, each for one line that says
-//! how to read it again. Where that is not enough, everything between the opening and the step in hand becomes one
+//! How a history becomes a shorter one, in two stages. First the oldest outputs of tools go, each for one line that
+//! says how to read it again. Where that is not enough, everything between the opening and the step in hand becomes one
 //! message: the user's own words, the model's notes, the files being edited. What went is listed. Pure: counts are
 //! handed in, the notes are asked for by the session.
 

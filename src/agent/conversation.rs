@@ -92,7 +92,7 @@ impl Conversation {
                 self.running = false;
                 self.calls += outcome.tool_calls as u64;
                 if let Some(turn) = self.turns.last_mut() {
-                    // A turn that its process did not finish has calls and no count of them: it may have changed any file.
+                    // A turn that its process did not finish has calls and no count of them: who knows what they did.
                     let counted = outcome.model_calls + outcome.tool_calls > 0;
                     let own = self.history.get(turn.start..).filter(|_| turn.before.is_none());
                     let called =

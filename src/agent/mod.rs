@@ -1,7 +1,7 @@
-//! The agent: `Op` in, `Event` out. `turn` decides (pure), `session` carries out, `approval` is the table of modes, `repair` how a small model mends,
-//! `transcript` the log on disk, `conversation` what a log adds up to, `resume` how one is taken up again, `compaction` how a
-//! history is shortened, `opening` and `memory` the first message, `prompts` all wording. Front ends import
-//! `agent::protocol` and nothing else of this.
+//! The agent: `Op` in, `Event` out. `turn` decides (pure), `session` carries out, `approval` is the table of modes,
+//! `repair` how a small model mends, `transcript` the log on disk, `conversation` what a log adds up to, `resume` how
+//! one is taken up again, `compaction` how a history is shortened, `opening` and `memory` the first message, `prompts`
+//! all wording. Front ends import `agent::protocol` and nothing else of this.
 
 pub mod approval;
 mod compaction;

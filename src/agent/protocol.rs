@@ -32,7 +32,7 @@ pub enum Op {
     Ask {
         text: String,
     },
-    /// Shorten the history; `keep` names what the summary must not lose. While a turn runs it waits until that turn ends.
+    /// Shorten the history; `keep` names what the summary must not lose. While a turn runs it waits for its end.
     Compact {
         keep: Option<String>,
     },
