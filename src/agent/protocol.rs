@@ -241,7 +241,8 @@ impl Ending {
             Self::Interrupted => Some("Interrupted.".into()),
             Self::Limit { message, .. } | Self::Stuck { message } => Some(message.clone()),
             Self::ContextFull { needed, limit } => Some(format!(
-                "The request needs {needed} tokens (system prompt, tools, what must stay of the conversation, room for an answer) and the context holds {limit}."
+                "The request needs {needed} tokens (system prompt, tools, what must stay of the conversation, \
+                     room for an answer) and the context holds {limit}."
             )),
             Self::Failed { message, .. } | Self::ModelUnavailable { message, .. } => Some(message.clone()),
         }

@@ -1,5 +1,5 @@
-//! Side questions: answered from the conversation as it is, in words, and forgotten. Nothing of them enters the history;
-//! the log has them.
+//! Side questions: answered from the conversation as it is, in words, and forgotten. Nothing of them enters the
+//! history; the log has them.
 
 use super::Session;
 use super::model_calls::{LEAST_ANSWER, forward};

@@ -370,7 +370,8 @@ impl Session {
             // What files were before is kept in memory, by the process that changed them.
             None if turn.changed => {
                 return self.emit(Event::Error {
-                    message: "Nothing was undone: the last turn changed files before this session was resumed, and what they were is no longer known.".into(),
+                    message: "Nothing was undone: the last turn changed files before this session was resumed, and \
+                              what they were is no longer known.".into(),
                     hint: Some("git diff and git restore see what was committed; the session log holds each edit".into()),
                 });
             }
