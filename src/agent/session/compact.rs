@@ -14,6 +14,21 @@ use crate::workspace::ReadContent;
 /// Tokens of the message that asks for the notes.
 const QUESTION: usize = 256;
 
+/// Why the history was not shortened, where that ends the turn.
+pub(super) enum Failed {
+    Stopped(Stop),
+    Model(ModelError),
+}
+
+impl From<Failed> for Input {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Stopped(why) => Self::Stopped { why, partial: None },
+            Failed::Model(error) => Self::ModelFailed(error),
+        }
+    }
+}
+
 /// Tokens of the model's notes.
 fn notes_room(context: usize) -> usize {
     (context / 16).clamp(256, 2048)
@@ -25,9 +40,8 @@ pub(super) fn room(context: usize) -> usize {
 }
 
 impl Session {
-    /// Before a model call: shortens the history where less than the reserve is left. What to tell the turn instead,
-    /// where that was stopped or the model is gone.
-    pub(super) fn make_room(&mut self) -> Result<(), Input> {
+    /// Before a model call: shortens the history where less than the reserve is left.
+    pub(super) fn make_room(&mut self) -> Result<(), Failed> {
         let context = self.model.info().context;
         let used = self.used();
         let left = context.saturating_sub(used);
@@ -62,7 +76,7 @@ impl Session {
             Ok(false) => {
                 ("There is nothing to shorten: the conversation is as short as it gets.".into(), None)
             }
-            Err(Input::ModelFailed(ModelError::Unavailable { message, hint })) => (message, Some(hint)),
+            Err(Failed::Model(ModelError::Unavailable { message, hint })) => (message, Some(hint)),
             Err(_) => ("Interrupted: nothing was shortened.".into(), None),
         };
         self.emit(Event::Error { message, hint });
@@ -87,7 +101,7 @@ impl Session {
     }
 
     /// Everything between the opening and the step in hand becomes one message. False where that frees nothing.
-    fn summarise(&mut self, used: usize, aim: usize, keep: Option<&str>) -> Result<bool, Input> {
+    fn summarise(&mut self, used: usize, aim: usize, keep: Option<&str>) -> Result<bool, Failed> {
         let opening = self.opening_len();
         let from = self.talk.needed_from().max(opening);
         let between = from > opening;
@@ -116,7 +130,7 @@ impl Session {
 
     /// The model's notes on the conversation, asked for beside it, so that all of it is still in the cache; without
     /// old outputs where the question would not fit otherwise. None where even that is too much, or nothing came.
-    fn notes(&mut self, used: usize, keep: Option<&str>) -> Result<(Option<String>, Usage), Input> {
+    fn notes(&mut self, used: usize, keep: Option<&str>) -> Result<(Option<String>, Usage), Failed> {
         let context = self.model.info().context;
         let most = notes_room(context);
         let whole = used + room(context) <= context;
@@ -135,7 +149,7 @@ impl Session {
             Ok(generated) => match generated.stop {
                 StopReason::Cancelled => {
                     self.spent += generated.usage;
-                    Err(Input::Stopped { why: self.stop().unwrap_or(Stop::Interrupted), partial: None })
+                    Err(Failed::Stopped(self.stop().unwrap_or(Stop::Interrupted)))
                 }
                 StopReason::Repetition => Ok((None, generated.usage)),
                 StopReason::End | StopReason::Length => {
@@ -143,7 +157,7 @@ impl Session {
                 }
             },
             Err(ModelError::ContextFull { .. }) => Ok((None, Usage::default())),
-            Err(error) => Err(Input::ModelFailed(error)),
+            Err(error) => Err(Failed::Model(error)),
         }
     }
 

@@ -65,7 +65,7 @@ impl Session {
         }
         let whole = well_formed(&self.talk.history, STOPPED);
         match whole.strip_prefix(&self.talk.history[..]) {
-            Some(missing) => missing.to_vec().into_iter().for_each(|message| self.push(message)),
+            Some(missing) => missing.iter().cloned().for_each(|message| self.push(message)),
             None => self.record(Record::Restored { messages: whole, turns: self.talk.turns.len() }),
         }
         if self.talk.running {

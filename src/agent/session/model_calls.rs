@@ -86,8 +86,8 @@ impl Session {
         while let Some(question) = self.questions.pop_front() {
             self.ask(&question);
         }
-        if let Err(instead) = self.make_room() {
-            return instead;
+        if let Err(failed) = self.make_room() {
+            return failed.into();
         }
         let context = self.model.info().context;
         let needed = self.used();
