@@ -9,12 +9,12 @@ use qwright::chat::{Message, Role};
 use qwright::model::scripted::ScriptedTurn;
 use std::io::Write;
 
-/// A project with three files that together are more than a context of 6,000 tokens holds.
+/// A project with three files that a context of 6,000 tokens does not hold together.
 fn full() -> Project {
     let mut project = Project::new();
     project.info.context = 6_000;
     for name in ["a", "b", "c"] {
-        let text: String = (1..=400).map(|n| format!("{name} {n}\n")).collect();
+        let text: String = (1..=1000).map(|n| format!("{name} {n}\n")).collect();
         std::fs::write(project.path(&format!("{name}.txt")), text).unwrap();
     }
     project
@@ -107,8 +107,7 @@ fn old_outputs_go_first_and_the_work_goes_on() {
 
 #[test]
 fn a_conversation_that_fills_the_context_is_summed_up() {
-    let mut project = full();
-    project.info.context = 6_000;
+    let project = full();
     let long = says(&"word ".repeat(1_400));
     let running = project.start(vec![long.clone(), long, says("- all was said"), says("Done.")]);
     running.request("One");
