@@ -3,6 +3,8 @@
 //! history that is not a continuation of the last one (undo, another conversation) keeps the longest common prefix of
 //! tokens; what must be prefilled again is counted.
 
+mod aside;
+
 use super::revise::{Means, SLACK, Search};
 use super::{
     Generated, Model, ModelError, ModelEvent, ModelInfo, Request, Revised, Revision, StopReason, Usage,
@@ -430,6 +432,9 @@ impl Model for LocalModel {
         request: Request<'_>,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Generated, ModelError> {
+        if request.aside {
+            return self.answer_aside(&request, on_event);
+        }
         let plan = self.plan(request.messages, request.tools, true);
         let required = request.must_call.filter(|_| !self.info.format.opens_think());
         let opening = required

@@ -37,6 +37,9 @@ pub struct Request<'a> {
     pub must_call: Option<&'a RequiredCall>,
     /// The answer may not open a call with the tag that a call opens with.
     pub words_only: bool,
+    /// A question beside the conversation: the last message asks it, and neither it nor the answer leaves a trace in
+    /// what the model holds. The conversation's next token is the one it would have been.
+    pub aside: bool,
     pub cancel: &'a AtomicBool,
 }
 

@@ -1,6 +1,7 @@
 //! One integration binary, a file per area.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod agent;
+mod aside;
 mod bench;
 #[cfg(feature = "candle")]
 mod candle;
@@ -18,6 +19,7 @@ mod oracle;
 mod quant;
 mod real_model;
 mod revise;
+mod sessions;
 mod shell;
 mod tokenizer;
 mod tools;

@@ -137,6 +137,7 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
                 sampling: Sampling { seed: 1, temperature: None, max_tokens: 12 },
                 must_call: None,
                 words_only: false,
+                aside: false,
                 cancel: &never,
             };
             model.generate(request, &mut |_| {}).unwrap()
