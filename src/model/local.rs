@@ -69,8 +69,8 @@ pub struct LocalModel {
 enum Plan {
     /// It goes on where the sequence is cut at this many tokens, with these.
     Continues(usize, Vec<TokenId>),
-    /// It is these tokens, from the first.
-    Whole(Vec<TokenId>),
+    /// It is these tokens, from the first, of which so many are of messages that the sequence held.
+    Whole(Vec<TokenId>, usize),
 }
 
 impl Plan {
@@ -78,7 +78,7 @@ impl Plan {
     fn len(&self) -> usize {
         match self {
             Self::Continues(kept, new) => kept + new.len(),
-            Self::Whole(tokens) => tokens.len(),
+            Self::Whole(tokens, _) => tokens.len(),
         }
     }
 }
@@ -184,7 +184,13 @@ impl LocalModel {
         if continues {
             return Plan::Continues(self.held, self.render(messages, held, tools, answer));
         }
-        Plan::Whole(self.render(messages, 0, tools, answer))
+        let same = messages.iter().zip(&self.history).take_while(|(a, b)| a == b).count();
+        let known = match same {
+            0 => 0,
+            _ if tools != &self.tools[..] => 0,
+            same => self.render(&messages[..same], 0, tools, false).len(),
+        };
+        Plan::Whole(self.render(messages, 0, tools, answer), known)
     }
 
     /// The tokens of `messages` from message `from` on. Answers that this vocabulary wrote are the tokens they were
@@ -216,21 +222,29 @@ impl LocalModel {
         tokens
     }
 
-    /// Brings the sequence to a beginning of what `plan` asks for: how many tokens are held, and those that are not.
-    fn hold(&mut self, plan: Plan) -> (usize, Vec<TokenId>) {
+    /// What stands in the sequence from token `from` on, as the answer that it is.
+    fn written(&self, from: usize) -> Written {
+        let tokens = self.sequence.tokens().get(from..).unwrap_or_default().to_vec();
+        Written { vocabulary: self.vocabulary.clone(), tokens }
+    }
+
+    /// Brings the sequence to a beginning of what `plan` asks for: how many tokens are held, those that are not, and how
+    /// many of these it held before.
+    fn hold(&mut self, plan: Plan) -> (usize, Vec<TokenId>, usize) {
         match plan {
             Plan::Continues(kept, new) => {
                 self.sequence.truncate(kept);
-                (kept, new)
+                (kept, new, 0)
             }
-            Plan::Whole(mut tokens) => {
+            Plan::Whole(mut tokens, known) => {
                 // What is left may be asked for again.
                 self.engine.remember(&self.sequence);
                 // The last token is always run again: its logits are needed.
                 let most = tokens.len().saturating_sub(1);
                 let kept = self.engine.recall(&mut self.sequence, &tokens[..most]);
                 tokens.drain(..kept);
-                (kept, tokens)
+                // The one that is run for its logits is no repetition.
+                (kept, tokens, known.min(most).saturating_sub(kept))
             }
         }
     }
@@ -278,11 +292,11 @@ impl LocalModel {
         if needed > self.sequence.capacity() {
             return Err(ModelError::ContextFull { needed, limit: self.sequence.capacity() });
         }
-        let (kept, new) = self.hold(plan);
+        let (kept, new, repeated) = self.hold(plan);
         usage.prompt = needed - SLACK;
         usage.cached = kept;
         usage.prefilled = usage.prompt - kept;
-        usage.repeated = self.held.saturating_sub(kept).min(new.len());
+        usage.repeated = repeated;
         self.search = None;
         self.history.clear();
         self.held = kept;
@@ -444,10 +458,8 @@ impl Model for LocalModel {
         if prompt + 1 > self.sequence.capacity() {
             return Err(ModelError::ContextFull { needed: prompt + 1, limit: self.sequence.capacity() });
         }
-        let (kept, mut new) = self.hold(plan);
+        let (kept, mut new, repeated) = self.hold(plan);
         new.extend(&opened);
-        // Tokens that were there and are prefilled again, because the history is not a continuation.
-        let repeated = self.held.saturating_sub(kept).min(new.len());
         self.search = None;
         for complaint in self.engine.complaints() {
             on_event(ModelEvent::Note(complaint));
@@ -477,10 +489,7 @@ impl Model for LocalModel {
             content: parsed.content,
             reasoning: parsed.reasoning,
             tool_calls: parsed.calls,
-            written: Some(Written {
-                vocabulary: self.vocabulary.clone(),
-                tokens: self.sequence.tokens()[prompt - opened.len()..].to_vec(),
-            }),
+            written: Some(self.written(prompt - opened.len())),
         };
         // The turn is always closed, also after Esc or a length cut, so that the next message can follow.
         let close = self.encode(&self.info.format.close_turn());

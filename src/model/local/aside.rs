@@ -42,8 +42,7 @@ impl LocalModel {
         if prompt + 1 > self.sequence.capacity() {
             return Err(ModelError::ContextFull { needed: prompt + 1, limit: self.sequence.capacity() });
         }
-        let (kept, new) = self.hold(plan);
-        let repeated = self.held.saturating_sub(kept).min(new.len());
+        let (kept, new, repeated) = self.hold(plan);
         // Versions of a text stand behind the conversation: they give way, and a search for more begins anew.
         self.search = None;
         self.history.clear();
@@ -78,7 +77,7 @@ impl LocalModel {
             content: parsed.content,
             reasoning: parsed.reasoning,
             tool_calls: parsed.calls,
-            written: None,
+            written: Some(self.written(self.held + asked.len())),
         };
         let (truncated, problems) = (parsed.truncated, parsed.problems);
         Ok(Generated { message, stop, usage: *usage, truncated, problems })
