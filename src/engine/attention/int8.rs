@@ -1,14 +1,14 @@
-//! Attention over int8 keys and values, in whole numbers: queries are quantised to int8 (a scale to 32 values), scores
+//! Attention over int8 keys and values, in whole numbers: queries are quantised to 15 bits (a scale to 32 values), scores
 //! are exact sums of products per 32 dimensions; the weights of a tile become 15-bit numbers, the scale of a value and
 //! the largest such scale of the tile folded in, and multiply the values exactly. What is rounded is rounded once per
 //! tile, the same whatever the batch, the thread or the instruction set. Here is who works on what, and the plain form,
-//! which states the arithmetic; the fast one is `kernels::avx512_int8`.
+//! which states the arithmetic; the fast ones are `kernels::avx512_int8` and `kernels::avx2_int8`.
 #![allow(unsafe_code)]
 
 use super::{Batch, Running, Span, TILE, TOKENS, weigh};
+use crate::engine::kernels::{KernelSet, dispatch};
 #[cfg(target_arch = "x86_64")]
-use crate::engine::kernels::avx512_int8;
-use crate::engine::kernels::{KernelSet, dispatch, quantize_32};
+use crate::engine::kernels::{avx2_int8, avx512_int8};
 use crate::engine::kv::blocks;
 use crate::engine::kv::int8::{BLOCK, GROUP, group_bytes, scale, whole};
 use crate::engine::pool::{Pool, Shards};
@@ -18,12 +18,17 @@ use std::cell::RefCell;
 pub const HEADS: usize = 6;
 /// A weight of one. A tile's 512 products with values of at most 127 then stay within 31 bits.
 pub const ONE: f32 = 32_766.0;
+/// The largest quantised query: 127 parts of 128, so that it is two bytes (see `Heads`).
+const MOST: f32 = 16_256.0;
 
 /// Query heads of one token, as attention multiplies them.
 #[derive(Clone, Copy)]
 pub struct Heads<'a> {
     /// [heads][dim]
-    pub q: &'a [i8],
+    pub q: &'a [i16],
+    /// [heads][dim] each, for kernels that multiply bytes: q = 128 * high + low, with low of -64 to 63
+    pub high: &'a [i8],
+    pub low: &'a [i8],
     /// [heads][dim / 32], divided by the root of dim
     pub d: &'a [f32],
     /// [heads][dim / 32]: minus 128 times the sum of the block, for keys are stored 128 too large
@@ -206,6 +211,9 @@ fn each_heads(
             // SAFETY: the set says that the machine has the instructions.
             #[cfg(target_arch = "x86_64")]
             KernelSet::Avx512Vnni => unsafe { avx512_int8::tile(heads, tile, &mut work.scratch, partial) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            KernelSet::Avx2 => unsafe { avx2_int8::tile(heads, tile, &mut work.scratch, partial) },
             _ => tile_plain(set, heads, tile, &mut work.scratch, partial),
         }
         (0..m).for_each(|i| done(work, first + i, i));
@@ -226,9 +234,10 @@ dispatch! {
 /// Quantised queries of a work item.
 #[derive(Default)]
 pub struct Queries {
-    q: Vec<i8>,
+    q: Vec<i16>,
+    high: Vec<i8>,
+    low: Vec<i8>,
     d: Vec<f32>,
-    sums: Vec<i16>,
     taken: Vec<i32>,
 }
 
@@ -238,26 +247,63 @@ impl Queries {
         let (stride, wide) = (rows.len() / n, heads * dim);
         let root = 1.0 / (dim as f32).sqrt();
         self.q.resize(n * wide, 0);
+        self.high.resize(n * wide, 0);
+        self.low.resize(n * wide, 0);
         self.d.resize(n * wide / BLOCK, 0.0);
-        self.sums.resize(n * wide / BLOCK, 0);
+        self.taken.resize(n * wide / BLOCK, 0);
         for t in 0..n {
             let row = &rows[t * stride + first * dim..][..wide];
             let blocks = t * wide / BLOCK..(t + 1) * wide / BLOCK;
-            let (d, sums) = (&mut self.d[blocks.clone()], &mut self.sums[blocks]);
-            quantize_32(set, row, &mut self.q[t * wide..(t + 1) * wide], d, sums);
+            let (d, taken) = (&mut self.d[blocks.clone()], &mut self.taken[blocks]);
+            quantize(set, row, root, &mut self.q[t * wide..(t + 1) * wide], d, taken);
         }
-        self.d.iter_mut().for_each(|d| *d *= root);
-        self.taken.clear();
-        self.taken.extend(self.sums.iter().map(|sum| -128 * i32::from(*sum)));
+        split(set, &self.q, &mut self.high, &mut self.low);
     }
 
     /// `count` heads of the item from head `first` (token t's begin at t * heads).
     pub fn heads(&self, first: usize, count: usize, dim: usize) -> Heads<'_> {
-        let blocks = first * dim / BLOCK..(first + count) * dim / BLOCK;
+        let values = first * dim..(first + count) * dim;
+        let blocks = values.start / BLOCK..values.end / BLOCK;
         Heads {
-            q: &self.q[first * dim..(first + count) * dim],
+            q: &self.q[values.clone()],
+            high: &self.high[values.clone()],
+            low: &self.low[values],
             d: &self.d[blocks.clone()],
             taken: &self.taken[blocks],
+        }
+    }
+}
+
+dispatch! {
+    /// Blocks of 32 queries: d = max|x| / `MOST` * root, q = round-half-even(x / max|x| * `MOST`).
+    fn quantize(rows: &[f32], root: f32, q: &mut [i16], d: &mut [f32], taken: &mut [i32]) {
+        let q = q.as_chunks_mut::<BLOCK>().0;
+        for (((x, q), d), taken) in rows.as_chunks::<BLOCK>().0.iter().zip(q).zip(d).zip(taken) {
+            let mut lanes = [0f32; 16];
+            for part in x.as_chunks::<16>().0 {
+                for lane in 0..16 {
+                    let a = part[lane].abs();
+                    lanes[lane] = if a > lanes[lane] { a } else { lanes[lane] };
+                }
+            }
+            let largest = lanes.iter().fold(0f32, |a, &b| if b > a { b } else { a });
+            let inverse = if largest > 0.0 { MOST / largest } else { 0.0 };
+            *d = largest / MOST * root;
+            for (q, x) in q.iter_mut().zip(x) {
+                // Adding and taking away 1.5 * 2^23 rounds half to even, in any instruction set.
+                *q = ((x * inverse + 12_582_912.0) - 12_582_912.0) as i32 as i16;
+            }
+            *taken = -128 * q.iter().map(|&q| i32::from(q)).sum::<i32>();
+        }
+    }
+}
+
+dispatch! {
+    /// Queries in two bytes.
+    fn split(q: &[i16], high: &mut [i8], low: &mut [i8]) {
+        for ((&q, high), low) in q.iter().zip(high).zip(low) {
+            *high = ((q + 64) >> 7) as i8;
+            *low = (q - (i16::from(*high) << 7)) as i8;
         }
     }
 }
@@ -403,9 +449,11 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ((state >> 40) as f32 / 8_388_608.0 - 1.0) * 3.0
         };
-        for (kv_heads, group, dim, total) in
-            [(2, 6, 128, 1100), (1, 8, 64, 530), (2, 1, 32, 17), (1, 13, 96, 515)]
-        {
+        // Every group that heads are shared in, each dimension, and ends about groups, blocks and tiles.
+        let few = (1..=16).map(|group| (1, group, [32, 64, 96, 128][group % 4], 14 + group));
+        let ends = [15, 16, 17, 255, 256, 257, 511, 512, 513].map(|total| (1, 2 + total % 5, 64, total));
+        let many = [(2, 6, 128, 1100), (1, 8, 64, 530), (2, 1, 32, 17), (1, 13, 96, 515)];
+        for (kv_heads, group, dim, total) in few.chain(ends).chain(many) {
             let shape = KvShape { layers: 1, heads: kv_heads, head_dim: dim, kind: KvType::Q8_0 };
             let mut cache = KvCache::new(shape, total + 5);
             let heads = kv_heads * group;
@@ -438,7 +486,10 @@ mod tests {
             parts.push(total - 13);
             parts.extend([1, 1, 1]);
             assert_eq!(whole, tokens(KernelSet::best(), 1, &parts));
-            assert_eq!(whole, tokens(KernelSet::Scalar, 2, &[total - 4, 3, 1]));
+            for set in KernelSet::ALL.into_iter().filter(|set| set.available()) {
+                let same = whole == tokens(set, 2, &[total - 4, 3, 1]);
+                assert!(same, "{kv_heads}x{group} heads of {dim}, {total} tokens: {} differs", set.name());
+            }
             let spans = [Span { cache: &cache, start: 0, row: 0, n: total }];
             let batch = Batch { layer: 0, heads, queries: &queries, spans: &spans };
             for (t, head) in [(0, 0), (total / 2, heads - 1), (total - 1, 0), (total - 1, heads / 2)] {

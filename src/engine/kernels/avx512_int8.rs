@@ -40,7 +40,8 @@ unsafe fn tile_of<const M: usize>(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scra
         let bytes = seen[half] * group_bytes(dim);
         assert!(keys[half].len() >= bytes && values[half].len() >= bytes);
     }
-    assert!(heads.q.len() == M * dim && heads.d.len() == M * blocks && heads.taken.len() == M * blocks);
+    assert!(heads.high.len() == M * dim && heads.low.len() == M * dim);
+    assert!(heads.d.len() == M * blocks && heads.taken.len() == M * blocks);
     assert!(partial.max.len() == M && partial.sum.len() == M && partial.acc.len() == M * dim);
     // SAFETY: as asserted.
     unsafe {
@@ -126,18 +127,22 @@ unsafe fn scores<const M: usize, const G: usize>(
     unsafe {
         let keys = keys.as_ptr().add(g * bytes);
         for block in 0..blocks {
-            let mut dot = [[_mm512_setzero_si512(); G]; M];
+            let mut high = [[_mm512_setzero_si512(); G]; M];
+            let mut low = [[_mm512_setzero_si512(); G]; M];
             for m in 0..M {
-                dot[m] = [_mm512_set1_epi32(*heads.taken.get_unchecked(m * blocks + block)); G];
+                low[m] = [_mm512_set1_epi32(*heads.taken.get_unchecked(m * blocks + block)); G];
             }
             for k in block * 8..block * 8 + 8 {
                 let key: [__m512i; G] =
                     std::array::from_fn(|i| _mm512_loadu_si512(keys.add(i * bytes + k * 64).cast()));
                 for m in 0..M {
-                    let q = heads.q.as_ptr().add(m * dim + k * 4).cast::<i32>().read_unaligned();
-                    let q = _mm512_set1_epi32(q);
+                    let at = m * dim + k * 4;
+                    let h = heads.high.as_ptr().add(at).cast::<i32>().read_unaligned();
+                    let l = heads.low.as_ptr().add(at).cast::<i32>().read_unaligned();
+                    let (h, l) = (_mm512_set1_epi32(h), _mm512_set1_epi32(l));
                     for i in 0..G {
-                        dot[m][i] = _mm512_dpbusd_epi32(dot[m][i], key[i], q);
+                        high[m][i] = _mm512_dpbusd_epi32(high[m][i], key[i], h);
+                        low[m][i] = _mm512_dpbusd_epi32(low[m][i], key[i], l);
                     }
                 }
             }
@@ -146,7 +151,8 @@ unsafe fn scores<const M: usize, const G: usize>(
                 let d = _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
                 for m in 0..M {
                     let dq = _mm512_set1_ps(*heads.d.get_unchecked(m * blocks + block));
-                    let step = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot[m][i]), d), dq);
+                    let dot = _mm512_add_epi32(_mm512_slli_epi32::<7>(high[m][i]), low[m][i]);
+                    let step = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot), d), dq);
                     acc[m][i] = _mm512_add_ps(acc[m][i], step);
                 }
             }
