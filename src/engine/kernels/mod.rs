@@ -9,6 +9,8 @@
 
 pub mod act;
 #[cfg(target_arch = "x86_64")]
+pub mod avx2_attention;
+#[cfg(target_arch = "x86_64")]
 pub mod avx2_int8;
 #[cfg(target_arch = "x86_64")]
 mod avx2_panel;
