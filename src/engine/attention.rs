@@ -5,6 +5,8 @@
 #![allow(unsafe_code)]
 
 pub mod int8;
+#[cfg(test)]
+mod tests;
 
 use super::kernels::scalar::tree16;
 use super::kernels::{KernelSet, dispatch};
