@@ -1,5 +1,6 @@
 //! Attention over int8 keys and values with AVX-512 VNNI: `attention::int8::tile_plain`, the same bits. Sums of whole
-//! numbers are exact; the float steps keep its order. Up to six query heads share each load.
+//! numbers are exact; the float steps keep its order. A query is two bytes, which multiply a key apart. Up to six query
+//! heads share each load.
 
 #![allow(clippy::needless_range_loop)] // tiles of registers read best by number
 
