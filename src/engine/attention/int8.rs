@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::{Batch, Running, Span, TILE, TOKENS, weigh};
+use crate::engine::kernels::scalar::tree16;
 use crate::engine::kernels::{KernelSet, dispatch};
 #[cfg(target_arch = "x86_64")]
 use crate::engine::kernels::{avx2_int8, avx512_int8};
@@ -31,6 +32,8 @@ pub struct Heads<'a> {
     pub low: &'a [i8],
     /// [heads][dim / 32], divided by the root of dim
     pub d: &'a [f32],
+    /// [half of a tile][heads]: the product with what the keys of the half have in common, divided by the root of dim
+    pub common: [[f32; HEADS]; 2],
     /// [heads][dim / 32]: minus 128 times the sum of the block, for keys are stored 128 too large
     pub taken: &'a [i32],
 }
@@ -185,7 +188,11 @@ fn tile_of<'a>(
         })
     };
     let dim = span.cache.shape().head_dim;
-    (n > 0).then(|| Tile { keys: halves(false), values: halves(true), dim, n })
+    let common = std::array::from_fn(|half| match n > half * blocks::BLOCK {
+        true => span.cache.common(batch.layer, kv_head, first / blocks::BLOCK + half),
+        false => &[][..],
+    });
+    (n > 0).then(|| Tile { keys: halves(false), values: halves(true), common, dim, n })
 }
 
 /// Works on all heads of token `t` of what `work.queries` holds, some at a time; `done` is told each head and where its
@@ -204,7 +211,7 @@ fn each_heads(
     let step = group.div_ceil(group.div_ceil(HEADS));
     for first in (0..group).step_by(step) {
         let m = step.min(group - first);
-        let heads = work.queries.heads(t * group + first, m, dim);
+        let heads = work.queries.heads(set, t * group + first, m, tile);
         let partial =
             Partial { max: &mut work.max[..m], sum: &mut work.sum[..m], acc: &mut work.acc[..m * dim] };
         match set {
@@ -234,6 +241,8 @@ dispatch! {
 /// Quantised queries of a work item.
 #[derive(Default)]
 pub struct Queries {
+    /// As they came, divided by the root of dim.
+    rows: Vec<f32>,
     q: Vec<i16>,
     high: Vec<i8>,
     low: Vec<i8>,
@@ -246,6 +255,7 @@ impl Queries {
     pub fn fill(&mut self, set: KernelSet, rows: &[f32], n: usize, first: usize, heads: usize, dim: usize) {
         let (stride, wide) = (rows.len() / n, heads * dim);
         let root = 1.0 / (dim as f32).sqrt();
+        self.rows.clear();
         self.q.resize(n * wide, 0);
         self.high.resize(n * wide, 0);
         self.low.resize(n * wide, 0);
@@ -253,6 +263,7 @@ impl Queries {
         self.taken.resize(n * wide / BLOCK, 0);
         for t in 0..n {
             let row = &rows[t * stride + first * dim..][..wide];
+            self.rows.extend(row.iter().map(|x| x * root));
             let blocks = t * wide / BLOCK..(t + 1) * wide / BLOCK;
             let (d, taken) = (&mut self.d[blocks.clone()], &mut self.taken[blocks]);
             quantize(set, row, root, &mut self.q[t * wide..(t + 1) * wide], d, taken);
@@ -260,14 +271,22 @@ impl Queries {
         split(set, &self.q, &mut self.high, &mut self.low);
     }
 
-    /// `count` heads of the item from head `first` (token t's begin at t * heads).
-    pub fn heads(&self, first: usize, count: usize, dim: usize) -> Heads<'_> {
+    /// `count` heads of the item from head `first` (token t's begin at t * heads), to meet `tile`.
+    fn heads(&self, set: KernelSet, first: usize, count: usize, tile: Tile<'_>) -> Heads<'_> {
+        let dim = tile.dim;
+        let mut common = [[0f32; HEADS]; 2];
+        for (products, common) in common.iter_mut().zip(tile.common).filter(|(_, common)| !common.is_empty())
+        {
+            let rows = self.rows[first * dim..].chunks_exact(dim);
+            products[..count].iter_mut().zip(rows).for_each(|(out, row)| *out = meet(set, row, common));
+        }
         let values = first * dim..(first + count) * dim;
         let blocks = values.start / BLOCK..values.end / BLOCK;
         Heads {
             q: &self.q[values.clone()],
             high: &self.high[values.clone()],
             low: &self.low[values],
+            common,
             d: &self.d[blocks.clone()],
             taken: &self.taken[blocks],
         }
@@ -299,6 +318,20 @@ dispatch! {
 }
 
 dispatch! {
+    /// A query and what keys have in common, in sixteen lanes and one tree.
+    fn meet(row: &[f32], common: &[u8]) -> f32 {
+        let mut lanes = [0f32; 16];
+        let (common, _) = common.as_chunks::<4>();
+        for (row, common) in row.as_chunks::<16>().0.iter().zip(common.as_chunks::<16>().0) {
+            for lane in 0..16 {
+                lanes[lane] += row[lane] * f32::from_le_bytes(common[lane]);
+            }
+        }
+        tree16(&lanes)
+    }
+}
+
+dispatch! {
     /// Queries in two bytes.
     fn split(q: &[i16], high: &mut [i8], low: &mut [i8]) {
         for ((&q, high), low) in q.iter().zip(high).zip(low) {
@@ -314,6 +347,8 @@ pub struct Tile<'a> {
     /// Whole groups, `HALF` of them at most in each half.
     pub keys: [&'a [u8]; 2],
     pub values: [&'a [u8]; 2],
+    /// What the keys of each half have in common: f32 [dim], nothing where none is seen.
+    pub common: [&'a [u8]; 2],
     pub dim: usize,
     /// Positions that are seen: 1 to `TILE`.
     pub n: usize,
@@ -369,10 +404,10 @@ fn group_of<'a>(halves: [&'a [u8]; 2], g: usize, bytes: usize) -> &'a [u8] {
 dispatch! {
     /// At most `HEADS` query heads of one token against one tile.
     pub fn tile_plain(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scratch, partial: Partial<'_>) {
-        let Tile { keys, values, dim, n } = tile;
-        let (bytes, blocks) = (group_bytes(dim), dim / BLOCK);
+        let Tile { keys, values, dim, n, .. } = tile;
+        let (bytes, parts) = (group_bytes(dim), dim / BLOCK);
         s.reserve(dim);
-        for block in 0..blocks {
+        for block in 0..parts {
             let scales = &mut s.scales[block * TILE..block * TILE + n];
             for (j, out) in scales.iter_mut().enumerate() {
                 *out = scale(group_of(values, j / GROUP, bytes), dim, j % GROUP, block);
@@ -386,18 +421,18 @@ dispatch! {
             let scores = &mut s.scores[head * TILE..head * TILE + n];
             for (j, score) in scores.iter_mut().enumerate() {
                 let group = group_of(keys, j / GROUP, bytes);
-                *score = 0.0;
-                for block in 0..blocks {
+                *score = heads.common[j / blocks::BLOCK][head];
+                for block in 0..parts {
                     let dot: i32 = (block * BLOCK..(block + 1) * BLOCK)
                         .map(|i| i32::from(q[i]) * i32::from(whole(group, false, dim, j % GROUP, i)))
                         .sum();
-                    *score += dot as f32 * scale(group, dim, j % GROUP, block) * heads.d[head * blocks + block];
+                    *score += dot as f32 * scale(group, dim, j % GROUP, block) * heads.d[head * parts + block];
                 }
             }
             let most = largest(scores);
             partial.max[head] = most;
             partial.sum[head] = weigh(scores, most);
-            for block in 0..blocks {
+            for block in 0..parts {
                 let scales = &s.scales[block * TILE..block * TILE + n];
                 let weights = &mut s.weights[block * TILE..block * TILE + n];
                 for ((weight, p), scale) in weights.iter_mut().zip(&*scores).zip(scales) {

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::engine::kv::KvShape;
+use crate::engine::kv::blocks::BLOCK;
 
 /// Softmax attention in f64 over the keys and values as stored.
 fn exact(batch: &Batch<'_>, t: usize, head: usize) -> Vec<f64> {
@@ -42,11 +43,16 @@ fn close_to_exact_and_the_same_bits_in_every_set_and_batch() {
         let heads = kv_heads * group;
         cache.prepare(0, total).unwrap();
         let planes = cache.planes(0);
+        // Keys of odd heads have nothing in common, the others much.
         for position in 0..total {
             for (value, head) in (0..kv_heads).flat_map(|head| [(false, head), (true, head)]) {
-                let row: Vec<f32> = (0..dim).map(|_| next()).collect();
+                let block = (position / BLOCK) as f32;
+                let much: Vec<f32> = (0..dim).map(|i| (i as f32).sin() * 50.0 + block * 0.01).collect();
+                let common = (head % 2 == 0 && !value).then_some(&much[..]);
+                let row: Vec<f32> =
+                    (0..dim).map(|i| next() + common.map_or(0.0, |common| common[i])).collect();
                 // SAFETY: one thread.
-                unsafe { planes.store(0, value, head, position, &row) };
+                unsafe { planes.store(0, value, head, position, &row, common) };
             }
         }
         let queries: Vec<f32> = (0..total * heads * dim).map(|_| next()).collect();

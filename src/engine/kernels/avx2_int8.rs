@@ -30,7 +30,7 @@ pub unsafe fn tile(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scratch, partial: P
 
 #[target_feature(enable = "avx2,f16c,bmi2")]
 unsafe fn tile_of<const M: usize>(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scratch, partial: Partial<'_>) {
-    let Tile { keys, values, dim, n } = tile;
+    let Tile { keys, values, dim, n, .. } = tile;
     let (groups, blocks) = (n.div_ceil(GROUP), dim / BLOCK);
     s.reserve(dim);
     // Bounds once, here; the loops below walk raw pointers inside them.
@@ -122,7 +122,8 @@ unsafe fn scores<const M: usize>(heads: Heads<'_>, keys: &[u8], dim: usize, to: 
     unsafe {
         let keys = keys.as_ptr();
         for part in 0..2 {
-            let mut acc = [_mm256_setzero_ps(); M];
+            let common = &heads.common[to / HALF];
+            let mut acc: [__m256; M] = std::array::from_fn(|m| _mm256_set1_ps(common[m]));
             for block in 0..blocks {
                 // Of positions 0, 1, 4, 5 and of 2, 3, 6, 7: each has two sums.
                 let mut dot = [[_mm256_setzero_si256(); 2]; M];

@@ -30,7 +30,7 @@ pub unsafe fn tile(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scratch, partial: P
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
 unsafe fn tile_of<const M: usize>(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scratch, partial: Partial<'_>) {
-    let Tile { keys, values, dim, n } = tile;
+    let Tile { keys, values, dim, n, .. } = tile;
     let (groups, blocks) = (n.div_ceil(GROUP), dim / BLOCK);
     s.reserve(dim);
     // Bounds once, here; the loops below walk raw pointers inside them.
@@ -123,7 +123,8 @@ unsafe fn scores<const M: usize, const G: usize>(
     s: &mut Scratch,
 ) {
     let (bytes, blocks) = (group_bytes(dim), dim / BLOCK);
-    let mut acc = [[_mm512_setzero_ps(); G]; M];
+    let common = &heads.common[to / HALF];
+    let mut acc: [[__m512; G]; M] = std::array::from_fn(|m| [_mm512_set1_ps(common[m]); G]);
     // SAFETY: the caller's groups and heads.
     unsafe {
         let keys = keys.as_ptr().add(g * bytes);
