@@ -5,11 +5,13 @@
 #![allow(unsafe_code)]
 
 pub mod int8;
+#[cfg(test)]
+mod tests;
 
-#[cfg(target_arch = "x86_64")]
-use super::kernels::avx512_attention;
 use super::kernels::scalar::tree16;
 use super::kernels::{KernelSet, dispatch};
+#[cfg(target_arch = "x86_64")]
+use super::kernels::{avx2_attention, avx512_attention};
 use super::kv::{KvCache, KvType};
 use super::ops::exp;
 use super::pool::{Pool, Shards};
@@ -19,8 +21,19 @@ use std::cell::RefCell;
 pub const TILE: usize = 512;
 /// Tokens of a prefill batch that share one decoding of a tile.
 pub const TOKENS: usize = 32;
-/// Query heads that share each load of a key or value, at most: as many as leave their sums in registers.
-pub const HEADS: usize = 4;
+/// Query heads that share each load of a key or value, at most.
+const HEADS: usize = 6;
+
+/// How many heads of a group share loads: more than one where there is a kernel for it. The sums are the same.
+fn shared(set: KernelSet, head_dim: usize) -> usize {
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        KernelSet::Avx512Vnni if head_dim.is_multiple_of(64) => avx512_attention::HEADS,
+        #[cfg(target_arch = "x86_64")]
+        KernelSet::Avx2 if head_dim.is_multiple_of(16) => avx2_attention::HEADS,
+        _ => 1,
+    }
+}
 
 #[derive(Default)]
 struct Scratch {
@@ -122,10 +135,9 @@ unsafe fn attend(set: KernelSet, item: &Item<'_>, out: &Shards<'_, f32>) {
         s.keys.resize(TILE * head_dim, 0.0);
         s.values.resize(TILE * head_dim, 0.0);
         s.scores.resize(HEADS * TILE, 0.0);
-        // Where there are kernels for it, heads of a group share loads; the sums are the same.
-        let shared =
-            cfg!(target_arch = "x86_64") && set == KernelSet::Avx512Vnni && head_dim.is_multiple_of(64);
-        let step = if shared { HEADS } else { 1 };
+        // As even as can be: eight heads are twice four.
+        let most = shared(set, head_dim);
+        let step = group.div_ceil(group.div_ceil(most));
         s.max.clear();
         s.max.resize(n * group, f32::NEG_INFINITY);
         s.sum.clear();
@@ -154,15 +166,20 @@ unsafe fn attend(set: KernelSet, item: &Item<'_>, out: &Shards<'_, f32>) {
                         acc: &mut s.acc[i * head_dim..(i + step) * head_dim],
                     };
                     let queries = &item.queries[at..at + step * head_dim];
-                    #[cfg(target_arch = "x86_64")]
-                    if shared {
+                    let scores = &mut s.scores;
+                    match set {
                         // SAFETY: the set says that the machine has the instructions, `shared` that the sizes fit.
-                        unsafe {
-                            avx512_attention::tile_steps(queries, keys, values, &mut s.scores, running)
-                        };
-                        continue;
+                        #[cfg(target_arch = "x86_64")]
+                        KernelSet::Avx512Vnni if most > 1 => unsafe {
+                            avx512_attention::tile_steps(queries, keys, values, scores, running);
+                        },
+                        // SAFETY: as above.
+                        #[cfg(target_arch = "x86_64")]
+                        KernelSet::Avx2 if most > 1 && step > 1 => unsafe {
+                            avx2_attention::tile_steps(queries, keys, values, scores, running);
+                        },
+                        _ => tile_step(set, queries, keys, values, scores, running),
                     }
-                    tile_step(set, queries, keys, values, &mut s.scores, running);
                 }
             }
         }

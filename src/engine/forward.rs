@@ -7,9 +7,11 @@
 use super::attention::{self, Batch, Span};
 use super::kernels::act::{Activations, Form};
 use super::kernels::{KernelSet, Matrix, Output, gate_up_rows, matmul_rows};
+use super::kv::blocks::BLOCK;
 use super::kv::{KvCache, Planes};
 use super::ops;
 use super::pool::{Pool, Shards};
+use super::rope;
 use super::weights::{Layer, ModelConfig, Weights};
 use super::{EngineError, TokenId};
 use std::cell::RefCell;
@@ -239,12 +241,21 @@ impl Pass<'_> {
         self.pool.run(2 * c.kv_heads, &|plane| {
             let (value, head) = (plane >= c.kv_heads, plane % c.kv_heads);
             let from = if value { values } else { keys };
+            let bias = layer.k_bias.chunks_exact(dim).nth(head).filter(|_| !value && layer.k_norm.is_empty());
+            let mut common = Vec::new();
             for part in parts {
                 for t in 0..part.tokens.len() {
                     let at = (part.row + t) * kv_dim + head * dim;
-                    let row = &from[at..at + dim];
+                    let (row, position) = (&from[at..at + dim], part.start + t);
+                    if let Some(bias) = bias
+                        && position.is_multiple_of(BLOCK)
+                    {
+                        common.resize(dim, 0.0);
+                        rope::common(c, bias, position, &mut common);
+                    }
+                    let common = bias.map(|_| &common[..]);
                     // SAFETY: each plane is one chunk's own, and no two parts share a block they write.
-                    unsafe { part.planes.store(l, value, head, part.start + t, row) };
+                    unsafe { part.planes.store(l, value, head, position, row, common) };
                 }
             }
         });
@@ -426,12 +437,7 @@ impl Pass<'_> {
         b.cos.resize(n * half, 0.0);
         b.sin.resize(n * half, 0.0);
         for i in 0..half {
-            let theta = self.config.rope_theta;
-            let plain = theta.powf(-(2.0 * i as f64) / (2 * half) as f64);
-            let (frequency, scale) = match &self.config.yarn {
-                Some(yarn) => (yarn.frequency(i, 2 * half, theta, plain), yarn.scale()),
-                None => (plain, 1.0),
-            };
+            let (frequency, scale) = rope::frequency(self.config, i);
             for part in parts {
                 for t in 0..part.tokens.len() {
                     let (sin, cos) = ((part.start + t) as f64 * frequency).sin_cos();

@@ -61,9 +61,13 @@ impl KvShape {
 
     /// Where one head's keys or values lie in a block.
     fn plane(&self, layer: usize, value: bool, head: usize) -> std::ops::Range<usize> {
-        let bytes = plane_bytes(self.kind, self.head_dim);
-        let at = ((layer * 2 + usize::from(value)) * self.heads + head) * bytes;
-        at..at + bytes
+        let [keys, values] = [false, true].map(|value| plane_bytes(self.kind, self.head_dim, value));
+        let at = layer * self.heads * (keys + values);
+        if value {
+            let at = at + self.heads * keys + head * values;
+            return at..at + values;
+        }
+        at + head * keys..at + (head + 1) * keys
     }
 }
 
@@ -155,6 +159,12 @@ impl KvCache {
         &self.plane(layer, value, head, first / GROUPS)[at..at + n * bytes]
     }
 
+    /// What one head's int8 keys of a block have in common (see `int8`).
+    pub fn common(&self, layer: usize, head: usize, block: usize) -> &[u8] {
+        let dim = self.pool.shape().head_dim;
+        &self.plane(layer, false, head, block)[BLOCK / int8::GROUP * int8::group_bytes(dim)..]
+    }
+
     /// Decodes positions `first..first + n` of one head into `out`: [n][head_dim].
     pub fn load(&self, layer: usize, value: bool, head: usize, first: usize, n: usize, out: &mut [f32]) {
         let dim = self.pool.shape().head_dim;
@@ -173,10 +183,11 @@ impl KvCache {
         match kind {
             KvType::Q8_0 => {
                 let bytes = int8::group_bytes(head_dim);
+                let (_, common) = plane.split_at(BLOCK / int8::GROUP * bytes);
                 for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
                     let position = first + i;
                     let group = &plane[position / int8::GROUP * bytes..][..bytes];
-                    int8::load(group, value, position % int8::GROUP, out);
+                    int8::load(group, value, position % int8::GROUP, common, out);
                 }
             }
             KvType::F32 => {
@@ -209,12 +220,22 @@ pub struct Planes {
 unsafe impl Sync for Planes {}
 
 impl Planes {
-    /// Stores one head's key (`value` false) or value at `position`.
+    /// Stores one head's key (`value` false) or value at `position`. `common` is what keys of a block are expected to
+    /// have in common: taken from int8 keys, and not looked at but with the first of a block, which is stored before
+    /// its others.
     ///
     /// # Safety
     /// The table that this came from is there and unchanged, and nobody else stores keys (or values) of this layer's
     /// head meanwhile, or reads them.
-    pub unsafe fn store(&self, layer: usize, value: bool, head: usize, position: usize, row: &[f32]) {
+    pub unsafe fn store(
+        &self,
+        layer: usize,
+        value: bool,
+        head: usize,
+        position: usize,
+        row: &[f32],
+        common: Option<&[f32]>,
+    ) {
         let KvShape { head_dim, kind, .. } = self.shape;
         assert!(row.len() == head_dim && layer < self.shape.layers && head < self.shape.heads);
         let block = self.blocks[position / BLOCK - self.first];
@@ -226,8 +247,12 @@ impl Planes {
         match kind {
             KvType::Q8_0 => {
                 let bytes = int8::group_bytes(head_dim);
-                let group = &mut plane[slot / int8::GROUP * bytes..][..bytes];
-                int8::store(group, value, slot % int8::GROUP, row);
+                let (groups, place) = plane.split_at_mut(BLOCK / int8::GROUP * bytes);
+                if slot == 0 && !value {
+                    int8::store_common(place, common);
+                }
+                let group = &mut groups[slot / int8::GROUP * bytes..][..bytes];
+                int8::store(group, value, slot % int8::GROUP, place, row);
             }
             KvType::F32 => {
                 let out = &mut plane[slot * bytes..][..bytes];

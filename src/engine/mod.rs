@@ -15,6 +15,7 @@ pub mod ops;
 pub mod pool;
 pub mod quant;
 pub mod recall;
+mod rope;
 pub mod sampler;
 pub mod score;
 mod sequence;

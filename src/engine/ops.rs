@@ -11,7 +11,8 @@ use super::kernels::scalar::{dot_f32, tree16};
 pub fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.0, 88.0);
-    let n = (clamped * std::f32::consts::LOG2_E + MAGIC) - MAGIC;
+    let shifted = clamped * std::f32::consts::LOG2_E + MAGIC;
+    let n = shifted - MAGIC;
     let r = (clamped - n * 0.693_359_4) + n * 2.121_944_4e-4;
     let mut p = 1.987_569_2e-4;
     p = p * r + 1.398_2e-3;
@@ -20,7 +21,8 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
     let e = p * r * r + r + 1.0;
-    let scaled = f32::from_bits((e.to_bits() as i32 + ((n as i32) << 23)) as u32);
+    // The lowest bits of the sum with 1.5 * 2^23 are those of n.
+    let scaled = f32::from_bits(e.to_bits().wrapping_add(shifted.to_bits() << 23));
     if x < -87.0 { 0.0 } else { scaled }
 }
 

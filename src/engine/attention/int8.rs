@@ -1,14 +1,15 @@
-//! Attention over int8 keys and values, in whole numbers: queries are quantised to int8 (a scale to 32 values), scores
+//! Attention over int8 keys and values, in whole numbers: queries are quantised to 15 bits (a scale to 32 values), scores
 //! are exact sums of products per 32 dimensions; the weights of a tile become 15-bit numbers, the scale of a value and
 //! the largest such scale of the tile folded in, and multiply the values exactly. What is rounded is rounded once per
 //! tile, the same whatever the batch, the thread or the instruction set. Here is who works on what, and the plain form,
-//! which states the arithmetic; the fast one is `kernels::avx512_int8`.
+//! which states the arithmetic; the fast ones are `kernels::avx512_int8` and `kernels::avx2_int8`.
 #![allow(unsafe_code)]
 
 use super::{Batch, Running, Span, TILE, TOKENS, weigh};
+use crate::engine::kernels::scalar::tree16;
+use crate::engine::kernels::{KernelSet, dispatch};
 #[cfg(target_arch = "x86_64")]
-use crate::engine::kernels::avx512_int8;
-use crate::engine::kernels::{KernelSet, dispatch, quantize_32};
+use crate::engine::kernels::{avx2_int8, avx512_int8};
 use crate::engine::kv::blocks;
 use crate::engine::kv::int8::{BLOCK, GROUP, group_bytes, scale, whole};
 use crate::engine::pool::{Pool, Shards};
@@ -18,14 +19,21 @@ use std::cell::RefCell;
 pub const HEADS: usize = 6;
 /// A weight of one. A tile's 512 products with values of at most 127 then stay within 31 bits.
 pub const ONE: f32 = 32_766.0;
+/// The largest quantised query: 127 parts of 128, so that it is two bytes (see `Heads`).
+const MOST: f32 = 16_256.0;
 
 /// Query heads of one token, as attention multiplies them.
 #[derive(Clone, Copy)]
 pub struct Heads<'a> {
     /// [heads][dim]
-    pub q: &'a [i8],
+    pub q: &'a [i16],
+    /// [heads][dim] each, for kernels that multiply bytes: q = 128 * high + low, with low of -64 to 63
+    pub high: &'a [i8],
+    pub low: &'a [i8],
     /// [heads][dim / 32], divided by the root of dim
     pub d: &'a [f32],
+    /// [half of a tile][heads]: the product with what the keys of the half have in common, divided by the root of dim
+    pub common: [[f32; HEADS]; 2],
     /// [heads][dim / 32]: minus 128 times the sum of the block, for keys are stored 128 too large
     pub taken: &'a [i32],
 }
@@ -180,7 +188,11 @@ fn tile_of<'a>(
         })
     };
     let dim = span.cache.shape().head_dim;
-    (n > 0).then(|| Tile { keys: halves(false), values: halves(true), dim, n })
+    let common = std::array::from_fn(|half| match n > half * blocks::BLOCK {
+        true => span.cache.common(batch.layer, kv_head, first / blocks::BLOCK + half),
+        false => &[][..],
+    });
+    (n > 0).then(|| Tile { keys: halves(false), values: halves(true), common, dim, n })
 }
 
 /// Works on all heads of token `t` of what `work.queries` holds, some at a time; `done` is told each head and where its
@@ -199,13 +211,16 @@ fn each_heads(
     let step = group.div_ceil(group.div_ceil(HEADS));
     for first in (0..group).step_by(step) {
         let m = step.min(group - first);
-        let heads = work.queries.heads(t * group + first, m, dim);
+        let heads = work.queries.heads(set, t * group + first, m, tile);
         let partial =
             Partial { max: &mut work.max[..m], sum: &mut work.sum[..m], acc: &mut work.acc[..m * dim] };
         match set {
             // SAFETY: the set says that the machine has the instructions.
             #[cfg(target_arch = "x86_64")]
             KernelSet::Avx512Vnni => unsafe { avx512_int8::tile(heads, tile, &mut work.scratch, partial) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            KernelSet::Avx2 => unsafe { avx2_int8::tile(heads, tile, &mut work.scratch, partial) },
             _ => tile_plain(set, heads, tile, &mut work.scratch, partial),
         }
         (0..m).for_each(|i| done(work, first + i, i));
@@ -226,9 +241,12 @@ dispatch! {
 /// Quantised queries of a work item.
 #[derive(Default)]
 pub struct Queries {
-    q: Vec<i8>,
+    /// As they came, divided by the root of dim.
+    rows: Vec<f32>,
+    q: Vec<i16>,
+    high: Vec<i8>,
+    low: Vec<i8>,
     d: Vec<f32>,
-    sums: Vec<i16>,
     taken: Vec<i32>,
 }
 
@@ -237,27 +255,88 @@ impl Queries {
     pub fn fill(&mut self, set: KernelSet, rows: &[f32], n: usize, first: usize, heads: usize, dim: usize) {
         let (stride, wide) = (rows.len() / n, heads * dim);
         let root = 1.0 / (dim as f32).sqrt();
+        self.rows.clear();
         self.q.resize(n * wide, 0);
+        self.high.resize(n * wide, 0);
+        self.low.resize(n * wide, 0);
         self.d.resize(n * wide / BLOCK, 0.0);
-        self.sums.resize(n * wide / BLOCK, 0);
+        self.taken.resize(n * wide / BLOCK, 0);
         for t in 0..n {
             let row = &rows[t * stride + first * dim..][..wide];
+            self.rows.extend(row.iter().map(|x| x * root));
             let blocks = t * wide / BLOCK..(t + 1) * wide / BLOCK;
-            let (d, sums) = (&mut self.d[blocks.clone()], &mut self.sums[blocks]);
-            quantize_32(set, row, &mut self.q[t * wide..(t + 1) * wide], d, sums);
+            let (d, taken) = (&mut self.d[blocks.clone()], &mut self.taken[blocks]);
+            quantize(set, row, root, &mut self.q[t * wide..(t + 1) * wide], d, taken);
         }
-        self.d.iter_mut().for_each(|d| *d *= root);
-        self.taken.clear();
-        self.taken.extend(self.sums.iter().map(|sum| -128 * i32::from(*sum)));
+        split(set, &self.q, &mut self.high, &mut self.low);
     }
 
-    /// `count` heads of the item from head `first` (token t's begin at t * heads).
-    pub fn heads(&self, first: usize, count: usize, dim: usize) -> Heads<'_> {
-        let blocks = first * dim / BLOCK..(first + count) * dim / BLOCK;
+    /// `count` heads of the item from head `first` (token t's begin at t * heads), to meet `tile`.
+    fn heads(&self, set: KernelSet, first: usize, count: usize, tile: Tile<'_>) -> Heads<'_> {
+        let dim = tile.dim;
+        let mut common = [[0f32; HEADS]; 2];
+        for (products, common) in common.iter_mut().zip(tile.common).filter(|(_, common)| !common.is_empty())
+        {
+            let rows = self.rows[first * dim..].chunks_exact(dim);
+            products[..count].iter_mut().zip(rows).for_each(|(out, row)| *out = meet(set, row, common));
+        }
+        let values = first * dim..(first + count) * dim;
+        let blocks = values.start / BLOCK..values.end / BLOCK;
         Heads {
-            q: &self.q[first * dim..(first + count) * dim],
+            q: &self.q[values.clone()],
+            high: &self.high[values.clone()],
+            low: &self.low[values],
+            common,
             d: &self.d[blocks.clone()],
             taken: &self.taken[blocks],
+        }
+    }
+}
+
+dispatch! {
+    /// Blocks of 32 queries: d = max|x| / `MOST` * root, q = round-half-even(x / max|x| * `MOST`).
+    fn quantize(rows: &[f32], root: f32, q: &mut [i16], d: &mut [f32], taken: &mut [i32]) {
+        let q = q.as_chunks_mut::<BLOCK>().0;
+        for (((x, q), d), taken) in rows.as_chunks::<BLOCK>().0.iter().zip(q).zip(d).zip(taken) {
+            let mut lanes = [0f32; 16];
+            for part in x.as_chunks::<16>().0 {
+                for lane in 0..16 {
+                    let a = part[lane].abs();
+                    lanes[lane] = if a > lanes[lane] { a } else { lanes[lane] };
+                }
+            }
+            let largest = lanes.iter().fold(0f32, |a, &b| if b > a { b } else { a });
+            let inverse = if largest > 0.0 { MOST / largest } else { 0.0 };
+            *d = largest / MOST * root;
+            for (q, x) in q.iter_mut().zip(x) {
+                // Adding and taking away 1.5 * 2^23 rounds half to even, in any instruction set.
+                *q = ((x * inverse + 12_582_912.0) - 12_582_912.0) as i32 as i16;
+            }
+            *taken = -128 * q.iter().map(|&q| i32::from(q)).sum::<i32>();
+        }
+    }
+}
+
+dispatch! {
+    /// A query and what keys have in common, in sixteen lanes and one tree.
+    fn meet(row: &[f32], common: &[u8]) -> f32 {
+        let mut lanes = [0f32; 16];
+        let (common, _) = common.as_chunks::<4>();
+        for (row, common) in row.as_chunks::<16>().0.iter().zip(common.as_chunks::<16>().0) {
+            for lane in 0..16 {
+                lanes[lane] += row[lane] * f32::from_le_bytes(common[lane]);
+            }
+        }
+        tree16(&lanes)
+    }
+}
+
+dispatch! {
+    /// Queries in two bytes.
+    fn split(q: &[i16], high: &mut [i8], low: &mut [i8]) {
+        for ((&q, high), low) in q.iter().zip(high).zip(low) {
+            *high = ((q + 64) >> 7) as i8;
+            *low = (q - (i16::from(*high) << 7)) as i8;
         }
     }
 }
@@ -268,6 +347,8 @@ pub struct Tile<'a> {
     /// Whole groups, `HALF` of them at most in each half.
     pub keys: [&'a [u8]; 2],
     pub values: [&'a [u8]; 2],
+    /// What the keys of each half have in common: f32 [dim], nothing where none is seen.
+    pub common: [&'a [u8]; 2],
     pub dim: usize,
     /// Positions that are seen: 1 to `TILE`.
     pub n: usize,
@@ -323,10 +404,10 @@ fn group_of<'a>(halves: [&'a [u8]; 2], g: usize, bytes: usize) -> &'a [u8] {
 dispatch! {
     /// At most `HEADS` query heads of one token against one tile.
     pub fn tile_plain(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scratch, partial: Partial<'_>) {
-        let Tile { keys, values, dim, n } = tile;
-        let (bytes, blocks) = (group_bytes(dim), dim / BLOCK);
+        let Tile { keys, values, dim, n, .. } = tile;
+        let (bytes, parts) = (group_bytes(dim), dim / BLOCK);
         s.reserve(dim);
-        for block in 0..blocks {
+        for block in 0..parts {
             let scales = &mut s.scales[block * TILE..block * TILE + n];
             for (j, out) in scales.iter_mut().enumerate() {
                 *out = scale(group_of(values, j / GROUP, bytes), dim, j % GROUP, block);
@@ -340,18 +421,18 @@ dispatch! {
             let scores = &mut s.scores[head * TILE..head * TILE + n];
             for (j, score) in scores.iter_mut().enumerate() {
                 let group = group_of(keys, j / GROUP, bytes);
-                *score = 0.0;
-                for block in 0..blocks {
+                *score = heads.common[j / blocks::BLOCK][head];
+                for block in 0..parts {
                     let dot: i32 = (block * BLOCK..(block + 1) * BLOCK)
                         .map(|i| i32::from(q[i]) * i32::from(whole(group, false, dim, j % GROUP, i)))
                         .sum();
-                    *score += dot as f32 * scale(group, dim, j % GROUP, block) * heads.d[head * blocks + block];
+                    *score += dot as f32 * scale(group, dim, j % GROUP, block) * heads.d[head * parts + block];
                 }
             }
             let most = largest(scores);
             partial.max[head] = most;
             partial.sum[head] = weigh(scores, most);
-            for block in 0..blocks {
+            for block in 0..parts {
                 let scales = &s.scales[block * TILE..block * TILE + n];
                 let weights = &mut s.weights[block * TILE..block * TILE + n];
                 for ((weight, p), scale) in weights.iter_mut().zip(&*scores).zip(scales) {
@@ -367,86 +448,6 @@ dispatch! {
                         .sum();
                     partial.acc[head * dim + i] = sum as f32 * s.worth[block];
                 }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::kv::{KvCache, KvShape, KvType};
-
-    /// Softmax attention in f64 over the keys and values as stored.
-    fn exact(batch: &Batch<'_>, t: usize, head: usize) -> Vec<f64> {
-        let cache = batch.spans[0].cache;
-        let shape = cache.shape();
-        let (dim, kv_head) = (shape.head_dim, head / (batch.heads / shape.heads));
-        let n = t + 1;
-        let (mut keys, mut values) = (vec![0f32; n * dim], vec![0f32; n * dim]);
-        cache.load(batch.layer, false, kv_head, 0, n, &mut keys);
-        cache.load(batch.layer, true, kv_head, 0, n, &mut values);
-        let q = &batch.queries[(t * batch.heads + head) * dim..][..dim];
-        let dot =
-            |key: &[f32]| -> f64 { q.iter().zip(key).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
-        let scores: Vec<f64> = keys.chunks_exact(dim).map(|key| dot(key) / (dim as f64).sqrt()).collect();
-        let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
-        let sum: f64 = weights.iter().sum();
-        (0..dim).map(|i| (0..n).map(|j| weights[j] / sum * f64::from(values[j * dim + i])).sum()).collect()
-    }
-
-    #[test]
-    fn close_to_exact_and_the_same_bits_in_every_set_and_batch() {
-        let mut state = 3u64;
-        let mut next = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            ((state >> 40) as f32 / 8_388_608.0 - 1.0) * 3.0
-        };
-        for (kv_heads, group, dim, total) in
-            [(2, 6, 128, 1100), (1, 8, 64, 530), (2, 1, 32, 17), (1, 13, 96, 515)]
-        {
-            let shape = KvShape { layers: 1, heads: kv_heads, head_dim: dim, kind: KvType::Q8_0 };
-            let mut cache = KvCache::new(shape, total + 5);
-            let heads = kv_heads * group;
-            cache.prepare(0, total).unwrap();
-            let planes = cache.planes(0);
-            for position in 0..total {
-                for (value, head) in (0..kv_heads).flat_map(|head| [(false, head), (true, head)]) {
-                    let row: Vec<f32> = (0..dim).map(|_| next()).collect();
-                    // SAFETY: one thread.
-                    unsafe { planes.store(0, value, head, position, &row) };
-                }
-            }
-            let queries: Vec<f32> = (0..total * heads * dim).map(|_| next()).collect();
-            let tokens = |set: KernelSet, threads: usize, parts: &[usize]| {
-                let mut pool = Pool::new(threads).unwrap();
-                let mut out = vec![0f32; total * heads * dim];
-                let (mut start, mut partials) = (0, Vec::new());
-                for &n in parts {
-                    let span = start * heads * dim..(start + n) * heads * dim;
-                    let queries = &queries[span.clone()];
-                    let spans = [Span { cache: &cache, start, row: 0, n }];
-                    let batch = Batch { layer: 0, heads, queries, spans: &spans };
-                    run(&mut pool, set, &batch, &mut partials, &mut out[span]);
-                    start += n;
-                }
-                out
-            };
-            let whole = tokens(KernelSet::best(), 2, &[total]);
-            let mut parts = vec![7, 1, 2];
-            parts.push(total - 13);
-            parts.extend([1, 1, 1]);
-            assert_eq!(whole, tokens(KernelSet::best(), 1, &parts));
-            assert_eq!(whole, tokens(KernelSet::Scalar, 2, &[total - 4, 3, 1]));
-            let spans = [Span { cache: &cache, start: 0, row: 0, n: total }];
-            let batch = Batch { layer: 0, heads, queries: &queries, spans: &spans };
-            for (t, head) in [(0, 0), (total / 2, heads - 1), (total - 1, 0), (total - 1, heads / 2)] {
-                let got = &whole[(t * heads + head) * dim..][..dim];
-                let want = exact(&batch, t, head);
-                let error: f64 = got.iter().zip(&want).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
-                let size: f64 = want.iter().map(|x| x * x).sum();
-                assert!((error / size).sqrt() < 0.02, "{t} {head}: {}", (error / size).sqrt());
             }
         }
     }

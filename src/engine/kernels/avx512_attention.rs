@@ -1,8 +1,11 @@
 //! Attention with AVX-512: query heads that share a key head share each load of its keys and values. The sums are those
 //! of `attention::tile_step`, each in the same order, so the bits are the same.
 
-use crate::engine::attention::{HEADS, Running, TILE, weigh};
+use crate::engine::attention::{Running, TILE, weigh};
 use std::arch::x86_64::*;
+
+/// Query heads that share each load: as many as leave their sums in registers.
+pub const HEADS: usize = 4;
 
 /// One to `HEADS` query heads of one token against one tile of keys; merges into the running state.
 /// `queries`: [heads][dim], `keys` and `values`: [keys][dim], `scores`: [HEADS][TILE] of scratch.

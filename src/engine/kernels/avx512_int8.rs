@@ -1,5 +1,6 @@
 //! Attention over int8 keys and values with AVX-512 VNNI: `attention::int8::tile_plain`, the same bits. Sums of whole
-//! numbers are exact; the float steps keep its order. Up to six query heads share each load.
+//! numbers are exact; the float steps keep its order. A query is two bytes, which multiply a key apart. Up to six query
+//! heads share each load.
 
 #![allow(clippy::needless_range_loop)] // tiles of registers read best by number
 
@@ -29,7 +30,7 @@ pub unsafe fn tile(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scratch, partial: P
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
 unsafe fn tile_of<const M: usize>(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scratch, partial: Partial<'_>) {
-    let Tile { keys, values, dim, n } = tile;
+    let Tile { keys, values, dim, n, .. } = tile;
     let (groups, blocks) = (n.div_ceil(GROUP), dim / BLOCK);
     s.reserve(dim);
     // Bounds once, here; the loops below walk raw pointers inside them.
@@ -40,7 +41,8 @@ unsafe fn tile_of<const M: usize>(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scra
         let bytes = seen[half] * group_bytes(dim);
         assert!(keys[half].len() >= bytes && values[half].len() >= bytes);
     }
-    assert!(heads.q.len() == M * dim && heads.d.len() == M * blocks && heads.taken.len() == M * blocks);
+    assert!(heads.high.len() == M * dim && heads.low.len() == M * dim);
+    assert!(heads.d.len() == M * blocks && heads.taken.len() == M * blocks);
     assert!(partial.max.len() == M && partial.sum.len() == M && partial.acc.len() == M * dim);
     // SAFETY: as asserted.
     unsafe {
@@ -121,23 +123,28 @@ unsafe fn scores<const M: usize, const G: usize>(
     s: &mut Scratch,
 ) {
     let (bytes, blocks) = (group_bytes(dim), dim / BLOCK);
-    let mut acc = [[_mm512_setzero_ps(); G]; M];
+    let common = &heads.common[to / HALF];
+    let mut acc: [[__m512; G]; M] = std::array::from_fn(|m| [_mm512_set1_ps(common[m]); G]);
     // SAFETY: the caller's groups and heads.
     unsafe {
         let keys = keys.as_ptr().add(g * bytes);
         for block in 0..blocks {
-            let mut dot = [[_mm512_setzero_si512(); G]; M];
+            let mut high = [[_mm512_setzero_si512(); G]; M];
+            let mut low = [[_mm512_setzero_si512(); G]; M];
             for m in 0..M {
-                dot[m] = [_mm512_set1_epi32(*heads.taken.get_unchecked(m * blocks + block)); G];
+                low[m] = [_mm512_set1_epi32(*heads.taken.get_unchecked(m * blocks + block)); G];
             }
             for k in block * 8..block * 8 + 8 {
                 let key: [__m512i; G] =
                     std::array::from_fn(|i| _mm512_loadu_si512(keys.add(i * bytes + k * 64).cast()));
                 for m in 0..M {
-                    let q = heads.q.as_ptr().add(m * dim + k * 4).cast::<i32>().read_unaligned();
-                    let q = _mm512_set1_epi32(q);
+                    let at = m * dim + k * 4;
+                    let h = heads.high.as_ptr().add(at).cast::<i32>().read_unaligned();
+                    let l = heads.low.as_ptr().add(at).cast::<i32>().read_unaligned();
+                    let (h, l) = (_mm512_set1_epi32(h), _mm512_set1_epi32(l));
                     for i in 0..G {
-                        dot[m][i] = _mm512_dpbusd_epi32(dot[m][i], key[i], q);
+                        high[m][i] = _mm512_dpbusd_epi32(high[m][i], key[i], h);
+                        low[m][i] = _mm512_dpbusd_epi32(low[m][i], key[i], l);
                     }
                 }
             }
@@ -146,7 +153,8 @@ unsafe fn scores<const M: usize, const G: usize>(
                 let d = _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
                 for m in 0..M {
                     let dq = _mm512_set1_ps(*heads.d.get_unchecked(m * blocks + block));
-                    let step = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot[m][i]), d), dq);
+                    let dot = _mm512_add_epi32(_mm512_slli_epi32::<7>(high[m][i]), low[m][i]);
+                    let step = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot), d), dq);
                     acc[m][i] = _mm512_add_ps(acc[m][i], step);
                 }
             }

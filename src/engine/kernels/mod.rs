@@ -9,6 +9,10 @@
 
 pub mod act;
 #[cfg(target_arch = "x86_64")]
+pub mod avx2_attention;
+#[cfg(target_arch = "x86_64")]
+pub mod avx2_int8;
+#[cfg(target_arch = "x86_64")]
 mod avx2_panel;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512_attention;

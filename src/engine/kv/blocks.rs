@@ -4,7 +4,7 @@
 //! tree to know.
 
 use super::tree::PrefixTree;
-use super::{KvShape, KvType};
+use super::{KvShape, KvType, int8};
 use crate::engine::memory::Anonymous;
 use crate::engine::{EngineError, TokenId};
 use memmap2::Mmap;
@@ -174,7 +174,8 @@ impl BlockPool {
 }
 
 pub fn block_bytes(shape: &KvShape) -> usize {
-    BLOCK * shape.bytes_per_token()
+    let planes = [false, true].map(|value| plane_bytes(shape.kind, shape.head_dim, value));
+    shape.layers * shape.heads * planes.iter().sum::<usize>()
 }
 
 /// Bytes that a budget of one context of `tokens` takes, spare blocks included.
@@ -182,9 +183,10 @@ pub fn budget_bytes(shape: &KvShape, tokens: usize) -> u64 {
     ((blocks_of(tokens) + SPARE) as u64).saturating_mul(block_bytes(shape) as u64)
 }
 
-/// Bytes of one head's keys or values in a block.
-pub fn plane_bytes(kind: KvType, head_dim: usize) -> usize {
-    BLOCK * kind.bytes(head_dim)
+/// Bytes of one head's keys (`value` false) or values in a block: with int8 keys lies what they have in common.
+pub fn plane_bytes(kind: KvType, head_dim: usize, value: bool) -> usize {
+    let common = if kind == KvType::Q8_0 && !value { int8::common_bytes(head_dim) } else { 0 };
+    BLOCK * kind.bytes(head_dim) + common
 }
 
 #[cfg(test)]
