@@ -73,7 +73,7 @@ pub fn run(args: &BenchArgs, config: &Config) -> CommandResult {
         load: load::load(config),
         ..Default::default()
     };
-    let kv = backend.kv(load::kv(config, KvType::F16));
+    let kv = backend.kv(load::kv(config, KvType::Q8_0));
     let (stdout, stderr) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
     let style = Style::of(args.quiet, args.json, stdout, stderr);
     let mut progress = Progress::new(style);

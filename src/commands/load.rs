@@ -108,7 +108,7 @@ fn options(config: &Config, located: &Located) -> LocalOptions {
             load: load(config),
             ..EngineOptions::default()
         },
-        kv: kv(config, KvType::F16),
+        kv: kv(config, KvType::Q8_0),
         context: config.settings.ctx,
         format: located.entry.and_then(|entry| entry.format.parse::<ChatFormat>().ok()),
         sampling,
