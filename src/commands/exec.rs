@@ -117,6 +117,9 @@ impl ExecArgs {
     }
 }
 
+/// What a session has to finish is waited for so long.
+const LEAVING: Duration = Duration::from_secs(10);
+
 /// The subcommand: settings, then the model they name (or a script).
 pub fn command(args: &ExecArgs, cancel: Arc<AtomicBool>) -> CommandResult {
     let flag = cancel.clone();
@@ -199,7 +202,12 @@ pub fn run(
         started,
     };
     let mut streams = Streams { out: &mut out, err: &mut err };
-    Ok(headless::run(&ops, &events, &options, &cancel, &mut streams))
+    let result = headless::run(&ops, &events, &options, &cancel, &mut streams);
+    // What the session leaves for the next one (keys and values among it) is on disk before this process ends.
+    drop(ops);
+    let end = Instant::now() + LEAVING;
+    while events.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
+    Ok(result)
 }
 
 /// The session that goes on, if one was asked for; opened before the model is loaded, which takes longer.

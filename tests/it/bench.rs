@@ -43,7 +43,7 @@ fn the_native_backend_reports_kernels_and_fractions() {
     let report = report(&["--kernels", "scalar", "-t", "1"]);
     assert_eq!(report["backend"], "native");
     assert_eq!((&report["kernels"], &report["threads"]), (&"scalar".into(), &1.into()));
-    assert_eq!((&report["load"], &report["kv"]), (&"map".into(), &"f16".into()));
+    assert_eq!((&report["load"], &report["kv"]), (&"map".into(), &"q8_0".into()));
     assert!(report.get("note").is_none());
     assert!(report["rows"][3]["bytes_per_token"].as_u64() > report["rows"][2]["bytes_per_token"].as_u64());
     assert!(report["rows"][3]["bandwidth_fraction"].as_f64().is_some_and(|f| f > 0.0 && f <= 1.0));
