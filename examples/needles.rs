@@ -120,13 +120,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut right = 0;
     let mut held = first.clone();
     held.push(Message::new(Role::Assistant, "Ready."));
-    for i in 0..10 {
+    for (i, word) in WORDS.iter().enumerate() {
         let question = format!("What is the code word of section {}? Answer with the code word only.", i + 1);
         let messages: Vec<Message> =
             held.iter().cloned().chain([Message::new(Role::User, question)]).collect();
         asked.push(format::text(&ChatFormat::HermesQwen25.render(&messages, &[], true)));
         let (answer, seconds, new) = ask(&mut model, &messages, 24)?;
-        let word = format!("{}-{}", WORDS[i], 100 + i * 37);
+        let word = format!("{word}-{}", 100 + i * 37);
         let found = answer.contains(&word);
         right += usize::from(found);
         println!(

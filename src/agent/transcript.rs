@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,7 +106,7 @@ impl Transcript {
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(&path)?;
         // The lock goes with the file's last descriptor, however the process ends.
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        lock(&file)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let recovered = recover(&bytes);
@@ -149,6 +150,19 @@ pub fn directory(state: &Path) -> PathBuf {
 /// Whether `id` can name a log: it cannot leave the directory.
 pub fn is_id(id: &str) -> bool {
     !(id.is_empty() || id.starts_with('.') || id.contains(['/', '\\', '\0']))
+}
+
+/// One process at a time. One that was killed holds its lock until the system has taken its memory back.
+fn lock(file: &File) -> io::Result<()> {
+    const TRIES: u32 = 20;
+    for again in 1.. {
+        match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(error) if again == TRIES => return Err(error.into()),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+    Ok(())
 }
 
 fn encode(record: &Record) -> io::Result<String> {

@@ -35,7 +35,7 @@ impl Yarn {
             )));
         }
         let original = gguf.u64(&key("original_context_length")).unwrap_or(0);
-        if !(factor > 1.0 && factor <= 1024.0) || !(1..=1 << 30).contains(&original) {
+        if !(factor > 1.0 && factor <= 1024.0 && (1..=1 << 30).contains(&original)) {
             return Err(gguf.refuse(&format!(
                 "{} of {factor} over {original} tokens is no extension of a context",
                 key("factor")

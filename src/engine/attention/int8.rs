@@ -397,7 +397,7 @@ pub fn largest(scores: &[f32]) -> f32 {
 }
 
 /// Group `g` of a tile's keys or values.
-fn group_of<'a>(halves: [&'a [u8]; 2], g: usize, bytes: usize) -> &'a [u8] {
+fn group_of(halves: [&[u8]; 2], g: usize, bytes: usize) -> &[u8] {
     &halves[g / HALF][g % HALF * bytes..][..bytes]
 }
 
