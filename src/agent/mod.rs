@@ -1,9 +1,11 @@
 //! The agent: `Op` in, `Event` out. `turn` decides (pure), `session` carries out, `approval` is the table of modes, `repair` how a small model mends,
-//! `transcript` the log on disk, `opening` and `memory` the first message, `prompts` all wording. Front ends import
+//! `transcript` the log on disk, `opening` and `memory` the first message, `live_values`
+//! the workspace as the masks of calls see it, `prompts` all wording. Front ends import
 //! `agent::protocol` and nothing else of this.
 
 pub mod approval;
 mod fit;
+mod live_values;
 mod memory;
 mod nudge;
 mod opening;
@@ -15,5 +17,6 @@ mod surroundings;
 pub mod transcript;
 mod turn;
 
+pub use live_values::WorkspaceValues;
 pub use session::{Limits, Session, SessionOptions};
 pub use surroundings::{offered_tools, opening_messages};

@@ -4,6 +4,7 @@
 
 use super::approval::{Containment, verdict};
 use super::fit::fit;
+use super::live_values::WorkspaceValues;
 use super::opening::{later_message, named_files};
 use super::prompts::note;
 use super::protocol::{ApprovalMode, Decision, Ending, Event, Op, TurnOutcome};
@@ -348,12 +349,14 @@ impl Session {
             Must::Nothing | Must::Answer => None,
         };
         let most = answer_room(context).min(room).min(max_tokens.unwrap_or(usize::MAX));
+        let values = WorkspaceValues(&self.workspace);
         let request = Request {
             messages: &self.history,
             tools: &self.specs,
             sampling: self.sampling(most),
             must_call: required.as_ref(),
             words_only: must == Must::Answer,
+            values: Some(&values),
             cancel: &self.cancel,
         };
         let events = &self.events;
