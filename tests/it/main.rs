@@ -8,6 +8,7 @@ mod config;
 mod determinism;
 mod exec;
 mod gguf;
+mod grammar;
 mod hub;
 mod large;
 mod layers;

@@ -186,7 +186,7 @@ impl State {
 
     /// The answer may end here.
     pub fn may_stop(&self) -> bool {
-        self.is_outside() && !self.promises_call() || matches!(self.at, At::AfterCall(_) | At::End)
+        self.is_outside() && !self.promises_call() || matches!(self.at, At::AfterCall(0 | 1) | At::End)
     }
 
     /// An object has begun that is a call already.
@@ -201,6 +201,17 @@ impl State {
             At::Content(content) => content.is_free() && self.utf8.is_whole(),
             At::Argument | At::Typed => self.json.is_some_and(|json| json.is_free()),
             _ => false,
+        }
+    }
+
+    /// As `is_free`, but for texts that begin with one of these bytes, which go on with a tag.
+    pub fn is_free_but(&self, xml: bool) -> Option<Vec<u8>> {
+        let tags = if xml { XML_TAGS } else { HERMES_TAGS };
+        match self.at {
+            At::Text(Text::Tag(number, came)) => Some(continuations(&tags, number, came)),
+            At::Content(content) if self.utf8.is_whole() => content.is_free_but(),
+            At::Think(came @ 1..) => Some(continuations(&[THINK_END], 0, came)),
+            _ => None,
         }
     }
 
@@ -263,6 +274,13 @@ impl Automaton for Machine<'_> {
             At::End => None,
         }
     }
+}
+
+/// The bytes that go on with a tag of which the first `came` are those of the tag with this number.
+pub(super) fn continuations(tags: &[&[u8]], number: u8, came: u8) -> Vec<u8> {
+    let so_far = &tags[usize::from(number)][..usize::from(came)];
+    let fits = tags.iter().filter(|tag| tag.starts_with(so_far));
+    fits.filter_map(|tag| tag.get(usize::from(came)).copied()).collect()
 }
 
 /// Is `byte` the next one of `text`, of which `came` bytes have come; and is it the last? `None`: it is another.

@@ -193,11 +193,18 @@ impl<'a> Turn<'a> {
             return mask.clone();
         }
         let vocabulary = self.grammar.vocabulary.clone();
-        let (mut mask, trie) = match self.state.is_free() {
-            true => (vocabulary.plain.clone(), &vocabulary.telling),
-            false => (TokenMask::none(vocabulary.plain.len()), &vocabulary.all),
-        };
-        trie.walk(&self.machine(), self.state, &mut mask);
+        let machine = self.machine();
+        let tag =
+            if self.state.is_free() { Some(Vec::new()) } else { self.state.is_free_but(machine.rules.xml) };
+        let mut mask;
+        if let Some(tag) = tag {
+            mask = vocabulary.plain.clone();
+            tag.iter().for_each(|first| vocabulary.all.walk_after(&machine, self.state, &mut mask, *first));
+            vocabulary.telling.walk(&machine, self.state, &mut mask);
+        } else {
+            mask = TokenMask::none(vocabulary.plain.len());
+            vocabulary.all.walk(&machine, self.state, &mut mask);
+        }
         if self.state.may_stop() {
             self.tokenizer.stops().iter().for_each(|&stop| mask.allow(stop));
         }

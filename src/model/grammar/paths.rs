@@ -136,7 +136,8 @@ impl Paths {
 
     fn list(&self, live: &dyn LiveValues, name: &str) -> Vec<Named> {
         let entries = live.entries(name).into_iter();
-        let named = |entry: Entry| Named { name: entry.name.into_bytes().into(), kind: entry.kind, leads_to: None };
+        let named =
+            |entry: Entry| Named { name: entry.name.into_bytes().into(), kind: entry.kind, leads_to: None };
         entries.map(named).filter(|entry| !entry.name.is_empty()).collect()
     }
 

@@ -73,9 +73,33 @@ impl Trie {
 
     /// Allows in `mask` every token whose bytes `automaton` admits from `state` on.
     pub fn walk<A: Automaton>(&self, automaton: &A, state: A::State, mask: &mut TokenMask) {
-        let mut states = vec![state; self.deepest + 1];
+        self.walk_part(automaton, state, mask, 0..self.nodes.len());
+    }
+
+    /// Decides in `mask` only the tokens that begin with `first`.
+    pub fn walk_after<A: Automaton>(&self, automaton: &A, state: A::State, mask: &mut TokenMask, first: u8) {
         let mut at = 0;
         while let Some(node) = self.nodes.get(at) {
+            let next = node.next as usize;
+            if node.byte == first {
+                let tokens = self.nodes[at..next].iter().map(|node| node.token);
+                tokens.filter(|token| *token != NO_TOKEN).for_each(|token| mask.deny(token));
+                self.walk_part(automaton, state, mask, at..next);
+            }
+            at = next;
+        }
+    }
+
+    fn walk_part<A: Automaton>(
+        &self,
+        automaton: &A,
+        state: A::State,
+        mask: &mut TokenMask,
+        part: std::ops::Range<usize>,
+    ) {
+        let mut states = vec![state; self.deepest + 1];
+        let mut at = part.start;
+        while let Some(node) = self.nodes.get(at).filter(|_| at < part.end) {
             let depth = usize::from(node.depth);
             match automaton.step(&states[depth - 1], node.byte) {
                 Some(state) => {

@@ -4,7 +4,7 @@
 
 use super::json::{Json, Step};
 use super::live::{Rule, Value};
-use super::machine::{At, Literal, Machine, State, is_blank, matched};
+use super::machine::{At, Literal, Machine, State, continuations, is_blank, matched};
 use super::names::Pick;
 
 /// Before `<parameter=` or `</function>`: so much of either came.
@@ -72,6 +72,14 @@ impl Content {
         self.text.is_some_and(|text| {
             text.value == Value::Free && text.came == 0 && text.after == After::Text && text.name.is_none()
         })
+    }
+
+    /// As `is_free`, but for what goes on with a tag that has begun: it begins with one of these bytes.
+    pub fn is_free_but(&self) -> Option<Vec<u8>> {
+        let text = self.text.filter(|text| {
+            text.value == Value::Free && text.came > 0 && text.after == After::Text && text.name.is_none()
+        })?;
+        Some(continuations(&TAGS, text.tag, text.came))
     }
 
     pub fn is_live(&self) -> bool {

@@ -41,6 +41,8 @@ pub struct DecodeStats {
     pub time: Duration,
     /// What the mask took at each place that was sampled.
     pub masks: Vec<Duration>,
+    /// All that was written, tags and all.
+    pub text: String,
 }
 
 /// An answer as it is written.
@@ -59,8 +61,11 @@ struct Answer<'a, 'e> {
     /// The whole conversation, and what of it the penalty looks at begins here.
     tokens: Vec<TokenId>,
     penalty_from: usize,
-    /// Tokens that must come next.
+    /// Tokens that must come next; `unforced`: at this place none must.
     must: VecDeque<TokenId>,
+    unforced: bool,
+    /// What asking the grammar took at this place.
+    asked: Duration,
     stats: DecodeStats,
 }
 
@@ -86,8 +91,10 @@ impl Answer<'_, '_> {
         let token = match &mut self.turn {
             Some(turn) => {
                 let mask = turn.mask();
-                self.stats.masks.push(begun.elapsed());
-                self.sampler.sample(logits, recent, Some(&mask), position)
+                self.stats.masks.push(self.asked + begun.elapsed());
+                // A grammar that has come to where nothing fits gives way.
+                let mask = if mask.is_empty() { &self.plain.1 } else { &*mask };
+                self.sampler.sample(logits, recent, Some(mask), position)
             }
             None => {
                 let (first, others) = &self.plain;
@@ -101,9 +108,13 @@ impl Answer<'_, '_> {
     /// The next token, if no other may come.
     fn forced(&mut self) -> Option<TokenId> {
         if self.must.is_empty()
+            && !self.unforced
             && let Some(turn) = self.turn.as_ref().filter(|turn| !turn.is_outside())
         {
+            let begun = Instant::now();
             self.must.extend(turn.forced());
+            self.asked = begun.elapsed();
+            self.unforced = self.must.is_empty();
         }
         let token = self.must.pop_front();
         self.stats.forced += usize::from(token.is_some());
@@ -113,6 +124,8 @@ impl Answer<'_, '_> {
     /// Takes a token in; true if the text repeats itself.
     fn accept(&mut self, token: TokenId) -> bool {
         self.tokens.push(token);
+        self.unforced = false;
+        self.asked = Duration::ZERO;
         self.stats.tokens += 1;
         let bytes = self.tokenizer.bytes(token);
         if let Some(turn) = &mut self.turn {
@@ -169,6 +182,8 @@ impl LocalModel {
             tokens: self.sequence.tokens().to_vec(),
             penalty_from: start.saturating_sub(PENALTY_BEFORE),
             must: VecDeque::new(),
+            unforced: false,
+            asked: Duration::ZERO,
             stats: DecodeStats::default(),
         };
         answer.parser.push(opening).into_iter().for_each(|event| emit(event, answer.on_event));
@@ -190,6 +205,7 @@ impl LocalModel {
         let rest = answer.utf8.finish();
         answer.show(&rest);
         let written = answer.written();
+        answer.stats.text = answer.tokenizer.decode(&answer.tokens[start..]);
         let Answer { parser, stats, turn, .. } = answer;
         drop(turn);
         self.stats = stats;
