@@ -1,7 +1,7 @@
 //! Turns with tools, sampled and counted: how many calls are malformed, have invalid arguments, or name text that is not in
 //! their file, with masks and without; what masks cost; how fast a file is rewritten with drafts and without.
 //!
-//!     cargo run --release --example turns -- MODEL.gguf [calls [N]] [rewrite] [--no-masks] [--no-drafts] [--format F]
+//!     cargo run --release --example turns -- MODEL.gguf [calls [N]] [rewrite [TOKENS]] [--no-masks] [--no-drafts] [--format F]
 //!
 //! The checker is strict and shares nothing with the parser: it reads what was written, tags and all.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -96,9 +96,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let after = |word: &str| arguments.iter().skip_while(|a| *a != word).nth(1);
-    let path = arguments
-        .first()
-        .expect("usage: turns MODEL.gguf [calls [N]] [rewrite] [--no-masks] [--no-drafts] [--format F]");
+    let path = arguments.first().expect(
+        "usage: turns MODEL.gguf [calls [N]] [rewrite [TOKENS]] [--no-masks] [--no-drafts] [--format F]",
+    );
     let decoding = Decoding { masks: !has("--no-masks"), drafts: !has("--no-drafts") };
     let formats = match after("--format") {
         Some(name) => vec![name.parse().expect("a chat format")],
@@ -111,7 +111,7 @@ fn main() {
             calls(&mut model, format, count);
         }
         if has("rewrite") {
-            rewrite(&mut model, format);
+            rewrite(&mut model, format, after("rewrite").and_then(|n| n.parse().ok()).unwrap_or(3000));
         }
     }
 }
@@ -165,6 +165,7 @@ fn calls(model: &mut LocalModel, format: ChatFormat, turns: usize) {
         let answer = model.generate(request, &mut |_| {}).expect("an answer");
         let stats = model.stats();
         counts.turns += 1;
+        eprint!("\r{turn}");
         counts.tokens += stats.tokens;
         counts.forced += stats.forced;
         counts.drafted += stats.drafted;
@@ -326,7 +327,7 @@ fn strict_hermes(text: &str) -> Result<Vec<ToolCall>, ()> {
 }
 
 /// A file of 200 lines is written again with three changed lines, and edited: with drafts and without.
-fn rewrite(model: &mut LocalModel, format: ChatFormat) {
+fn rewrite(model: &mut LocalModel, format: ChatFormat, most: usize) {
     let mut text = String::from("\"\"\"Prices of the shop.\"\"\"\n\n");
     for n in 0..66 {
         text.push_str(&format!(
@@ -375,7 +376,7 @@ fn rewrite(model: &mut LocalModel, format: ChatFormat) {
             let request = Request {
                 messages: &messages,
                 tools: &specs,
-                sampling: Sampling { seed: 1, temperature: Some(0.7), max_tokens: 3000 },
+                sampling: Sampling { seed: 1, temperature: Some(0.7), max_tokens: most },
                 must_call: Some(&required),
                 words_only: false,
                 values: Some(&values),
