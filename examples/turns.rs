@@ -1,7 +1,7 @@
 //! Turns with tools, sampled and counted: how many calls are malformed, have invalid arguments, or name text that is not in
 //! their file, with masks and without; what masks cost; how fast a file is rewritten with drafts and without.
 //!
-//!     cargo run --release --example turns -- MODEL.gguf [calls [N]] [rewrite [TOKENS]] [--no-masks] [--no-drafts] [--format F]
+//!     cargo run --release --example turns -- MODEL.gguf [calls [N]] [rewrite [TOKENS]] [large] [--no-masks] [--no-drafts] [--format F]
 //!
 //! The checker is strict and shares nothing with the parser: it reads what was written, tags and all.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -12,6 +12,7 @@ use qwright::engine::EngineOptions;
 use qwright::engine::backend::BackendKind;
 use qwright::engine::kv::KvType;
 use qwright::engine::sampler::SamplingParams;
+use qwright::model::grammar::{Grammar, Turn};
 use qwright::model::local::{Decoding, LocalModel, LocalOptions};
 use qwright::model::{Model, Request, RequiredCall, Sampling, StopReason};
 use qwright::tools::Registry;
@@ -97,7 +98,7 @@ fn main() {
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let after = |word: &str| arguments.iter().skip_while(|a| *a != word).nth(1);
     let path = arguments.first().expect(
-        "usage: turns MODEL.gguf [calls [N]] [rewrite [TOKENS]] [--no-masks] [--no-drafts] [--format F]",
+        "usage: turns MODEL.gguf [calls [N]] [rewrite [TOKENS]] [large] [--no-masks] [--no-drafts] [--format F]",
     );
     let decoding = Decoding { masks: !has("--no-masks"), drafts: !has("--no-drafts") };
     let formats = match after("--format") {
@@ -109,6 +110,9 @@ fn main() {
         if has("calls") {
             let count = after("calls").and_then(|n| n.parse().ok()).unwrap_or(250);
             calls(&mut model, format, count);
+        }
+        if has("large") {
+            large(&model, format);
         }
         if has("rewrite") {
             rewrite(&mut model, format, after("rewrite").and_then(|n| n.parse().ok()).unwrap_or(3000));
@@ -404,4 +408,51 @@ fn rewrite(model: &mut LocalModel, format: ChatFormat, most: usize) {
             if texts[0] == texts[1] { "identical" } else { "DIFFERENT" }
         );
     }
+}
+
+/// What the masks of an edit in a file of 2 MB take, from the first on.
+fn large(model: &LocalModel, format: ChatFormat) {
+    let mut text = String::new();
+    let mut random = 1u64;
+    while text.len() < 2_000_000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (n, kind) = (random >> 40, (random >> 33) % 4);
+        let word = ["total", "count", "index", "buffer"][kind as usize];
+        text.push_str(&format!("    let {word}_{n} = compute({word}, {}); // step {}\n", n % 97, n % 1009));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("large.rs"), &text).unwrap();
+    let workspace = Workspace::open(folder.path(), &[]).unwrap();
+    let values = WorkspaceValues(&workspace);
+    let specs = offered_tools(&Registry::standard(), model.info()).specs();
+    let tokenizer = model.tokenizer();
+    let vocabulary = Grammar::vocabulary(tokenizer, tokenizer.vocab_size());
+    let mut grammar = Grammar::new(format, &specs, Some(&values), vocabulary).unwrap();
+    let mut turn = Turn::new(&mut grammar, tokenizer, Some(&values));
+    let opening = format.call_opening("edit", &[("file_path".into(), "large.rs".into())], "old_string");
+    let opening: String = qwright::chat::format::text(&opening);
+    assert!(turn.push(opening.as_bytes()));
+    let mut times = Vec::new();
+    let middle = text[text.len() / 2..].find('\n').unwrap() + text.len() / 2 + 1;
+    let mut place = middle;
+    for token in tokenizer.encode(&text[middle..middle + 400], false) {
+        let begun = Instant::now();
+        let mask = turn.mask();
+        times.push(begun.elapsed());
+        let bytes = tokenizer.bytes(token);
+        let escaped = format.value_text(std::str::from_utf8(bytes).unwrap());
+        assert!(format != ChatFormat::Qwen3Coder || mask.contains(token), "{place}: {bytes:?}");
+        assert!(turn.push(escaped.as_bytes()));
+        place += bytes.len();
+    }
+    let first = times.remove(0);
+    times.sort();
+    println!(
+        "{format}: old_string in {} bytes: first mask {:.1} ms, then median {:.1} us, most {:.1} us of {}",
+        text.len(),
+        first.as_secs_f64() * 1e3,
+        times[times.len() / 2].as_secs_f64() * 1e6,
+        times[times.len() - 1].as_secs_f64() * 1e6,
+        times.len()
+    );
 }
