@@ -25,6 +25,7 @@ fn engine(name: &str) -> Engine {
         context: 65_536,
         eps: 1e-6,
         rope_theta: 1e6,
+        yarn: None,
         experts: if moe { 128 } else { 0 },
         experts_used: if moe { 8 } else { 0 },
         expert_ff: if moe { 768 } else { 0 },

@@ -136,6 +136,7 @@ fn load(path: &Path, format: ChatFormat, decoding: Decoding) -> LocalModel {
             repetition_penalty: 1.05,
         },
         decoding,
+        snapshots: None,
     };
     LocalModel::load(path, &options, &AtomicBool::new(false), &mut |_, _| {}).expect("a model")
 }
@@ -163,6 +164,7 @@ fn calls(model: &mut LocalModel, format: ChatFormat, turns: usize) {
             sampling: Sampling { seed: turn as u64, temperature: Some(1.0), max_tokens: 400 },
             must_call: None,
             words_only: false,
+            aside: false,
             values: Some(&values),
             cancel: &never,
         };
@@ -383,6 +385,7 @@ fn rewrite(model: &mut LocalModel, format: ChatFormat, most: usize) {
                 sampling: Sampling { seed: 1, temperature: Some(0.7), max_tokens: most },
                 must_call: Some(&required),
                 words_only: false,
+                aside: false,
                 values: Some(&values),
                 cancel: &never,
             };

@@ -3,7 +3,6 @@
 use crate::commands::bench::BenchArgs;
 use crate::commands::{self, CommandResult, Failure, exit, inspect_chat, load};
 use crate::config::{Config, Env, LoadOptions};
-use crate::engine::backend::BackendKind;
 use crate::engine::kv::KvType;
 use crate::hub;
 use clap::{Args, Parser, Subcommand};
@@ -135,14 +134,7 @@ impl Cli {
         match self.command {
             Command::Demo(args) => commands::demo::run(&args, interrupts()?),
             Command::Exec(args) => commands::exec::command(&args, interrupts()?),
-            Command::Bench { model, args } => {
-                let config = model.config()?;
-                if load::backend(&config) != BackendKind::Native {
-                    let problem = "bench measures the native engine only";
-                    return Err(Failure::new(exit::USAGE, problem).hint("leave --backend out"));
-                }
-                commands::bench::run(&args, &config)
-            }
+            Command::Bench { model, args } => commands::bench::run(&args, &model.config()?),
             Command::Inspect(Inspect::Gguf { file }) => commands::inspect::gguf(&file),
             Command::Inspect(Inspect::Tokens { model }) => commands::inspect::tokens(&model.path()?),
             Command::Inspect(Inspect::Prompt { session: Some(request), model, format }) => {

@@ -24,7 +24,8 @@
 //! 1. `engine` knows nothing of messages, tools, files of the user, or terminals.
 //! 2. `Turn::handle(Input) -> Vec<Effect>` is pure: no IO, no clock, no async. `Session` carries effects out.
 //! 3. Front ends share with the agent one queue pair and nothing else: `Op` in, `Event` out.
-//! 4. **The prompt only grows.** The tokens of message k never change when message k+1 comes.
+//! 4. **The prompt only grows.** The tokens of message k never change when message k+1 comes. Only a compaction breaks
+//!    this: it is counted, told, and the log keeps what went.
 //! 5. Sampling is reproducible: same model, messages, seed and settings give the same tokens, whatever the
 //!    prefill chunking, thread count or cached prefix.
 //! 6. One enforcement point for paths: file tools, patches and shell all reach the disk through `workspace`.

@@ -3,6 +3,8 @@
 
 pub const SYSTEM: &str = include_str!("../../prompts/system.md");
 pub const FIRST_MESSAGE: &str = include_str!("../../prompts/first_message.md");
+/// What asks for the notes that a shortened conversation goes on with.
+pub const COMPACTION: &str = include_str!("../../prompts/compaction.md");
 const NOTES: &str = include_str!("../../prompts/notes.md");
 
 /// The note under `## name` in `prompts/notes.md`, filled.
@@ -55,16 +57,18 @@ mod tests {
 
     #[test]
     fn every_note_the_code_names_exists_and_every_note_is_named() {
-        let sources = [
-            include_str!("turn.rs"),
-            include_str!("turn/lead.rs"),
-            include_str!("opening.rs"),
-            include_str!("session.rs"),
-            include_str!("memory.rs"),
-            include_str!("nudge.rs"),
-            include_str!("fit.rs"),
-        ]
-        .join("\n");
+        let mut sources = String::new();
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/agent")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false if path.ends_with("prompts.rs") => {}
+                    false => sources.push_str(&std::fs::read_to_string(path).unwrap()),
+                }
+            }
+        }
         for part in NOTES.split("\n## ").skip(1) {
             let name = part.lines().next().unwrap().trim();
             assert!(sources.contains(&format!("\"{name}\"")), "`{name}` is used nowhere");

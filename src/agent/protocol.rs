@@ -27,6 +27,15 @@ pub enum Op {
     SetMode {
         mode: ApprovalMode,
     },
+    /// A side question: answered from the conversation as it is, without tools, and then forgotten. While a turn runs
+    /// it is answered before the next model call.
+    Ask {
+        text: String,
+    },
+    /// Shorten the history; `keep` names what the summary must not lose. While a turn runs it waits for its end.
+    Compact {
+        keep: Option<String>,
+    },
     /// Forget the conversation; files stay.
     Clear,
     Quit,
@@ -143,6 +152,31 @@ pub enum Event {
     TurnFinished {
         outcome: TurnOutcome,
     },
+    /// An earlier session goes on: what it held, and what of its log could not be read (lines from 1).
+    Resumed {
+        messages: usize,
+        turns: usize,
+        /// The session this one was forked from.
+        forked_from: Option<String>,
+        damaged: Vec<usize>,
+    },
+    /// The words of a side answer as they come.
+    AsideDelta {
+        text: String,
+    },
+    /// A side question is answered, or `problem` says why not.
+    AsideFinished {
+        question: String,
+        answer: String,
+        usage: Usage,
+        problem: Option<String>,
+    },
+    /// The history was shortened: tokens before and after, and what went. It is still in the log.
+    Compacted {
+        before: usize,
+        after: usize,
+        dropped: Vec<String>,
+    },
     /// The last turn was taken back; `kept` names files that were left alone, and why.
     Undone {
         restored: Vec<String>,
@@ -206,10 +240,23 @@ impl Ending {
             Self::Denied => Some("The model stopped because what it wanted to do was denied.".into()),
             Self::Interrupted => Some("Interrupted.".into()),
             Self::Limit { message, .. } | Self::Stuck { message } => Some(message.clone()),
-            Self::ContextFull { needed, limit } => {
-                Some(format!("The request needs {needed} tokens and the context holds {limit}."))
-            }
+            Self::ContextFull { needed, limit } => Some(format!(
+                "The request needs {needed} tokens (system prompt, tools, what must stay of the conversation, \
+                     room for an answer) and the context holds {limit}."
+            )),
             Self::Failed { message, .. } | Self::ModelUnavailable { message, .. } => Some(message.clone()),
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::ContextFull { needed, .. } => Some(format!(
+                "a larger context (--ctx {}, if the model has it), or a shorter request",
+                needed.next_power_of_two().max(4096)
+            )),
+            Self::Failed { hint, .. } | Self::ModelUnavailable { hint, .. } => Some(hint.clone()),
+            _ => None,
         }
     }
 }
@@ -231,11 +278,30 @@ pub struct TurnOutcome {
     pub answer: String,
     pub model_calls: usize,
     pub tool_calls: usize,
-    /// Summed over all model calls.
+    /// Summed over all model calls, those for summaries included.
     pub usage: Usage,
+    /// How often the history had to be shortened.
+    #[serde(default)]
+    pub compactions: usize,
     pub denials: Vec<Denial>,
     /// What this turn changed in the workspace, as one unified diff.
     pub diff: String,
+}
+
+impl TurnOutcome {
+    /// A turn that came to nothing else.
+    pub fn ended(ending: Ending) -> Self {
+        Self {
+            ending,
+            answer: String::new(),
+            model_calls: 0,
+            tool_calls: 0,
+            usage: Usage::default(),
+            compactions: 0,
+            denials: Vec::new(),
+            diff: String::new(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -263,6 +329,7 @@ mod tests {
                 model_calls: 1,
                 tool_calls: 2,
                 usage: Usage::default(),
+                compactions: 1,
                 denials: vec![Denial { tool: "edit".into(), summary: "s".into(), reason: "r".into() }],
                 diff: String::new(),
             },

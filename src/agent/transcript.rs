@@ -2,7 +2,7 @@
 //! `write`. A kill at any moment loses at most the record being written: the torn tail is cut before the next
 //! append, and a damaged line in the middle is skipped and reported. Knows where a log lies, not what it is for.
 
-use super::protocol::{ApprovalMode, TurnOutcome};
+use super::protocol::{ApprovalMode, TurnOutcome, Usage};
 use crate::chat::Message;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -15,12 +15,22 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Record {
+    /// A process took the session up: the first line of a log, and one more for every resume.
     Started {
         id: String,
         time: String,
         directory: String,
         model: String,
         sandbox: String,
+        mode: ApprovalMode,
+    },
+    /// What stands before this line was copied from that session.
+    Forked {
+        from: String,
+    },
+    /// A turn begins; the user's own words.
+    Request {
+        text: String,
     },
     /// Exactly what entered the history, in order.
     Message {
@@ -35,6 +45,29 @@ pub enum Record {
     /// The history was cut back to this many messages (undo, clear).
     Cut {
         messages: usize,
+    },
+    /// The history was shortened to this one; what it was stands in the lines before.
+    Compacted {
+        history: Vec<Message>,
+        /// What went, in words for the user.
+        dropped: Vec<String>,
+        /// Tokens of the history.
+        before: usize,
+        after: usize,
+        /// What the summary cost.
+        usage: Usage,
+    },
+    /// The history became these messages, and so many turns are left (undo of a turn from before a compaction, or a
+    /// log that was not whole).
+    Restored {
+        messages: Vec<Message>,
+        turns: usize,
+    },
+    /// A side question; nothing of it is in the history.
+    Aside {
+        question: String,
+        answer: String,
+        usage: Usage,
     },
 }
 
@@ -54,12 +87,13 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Opens `STATE/sessions/ID.jsonl` for appending, cuts a torn tail, and returns what it holds.
+    /// Opens `STATE/sessions/ID.jsonl` for appending, cuts a torn tail, and returns what it holds. Whoever has it open
+    /// is alone: another gets `ErrorKind::WouldBlock`.
     pub fn open(state: &Path, id: &str) -> io::Result<(Self, Recovered)> {
-        if id.is_empty() || id.starts_with('.') || id.contains(['/', '\\', '\0']) {
+        if !is_id(id) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{id}` is not a session id")));
         }
-        let directory = state.join("sessions");
+        let directory = directory(state);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let path = directory.join(format!("{id}.jsonl"));
         let mut file = OpenOptions::new()
@@ -70,6 +104,8 @@ impl Transcript {
             // A log is a plain file of ours; a link planted in its place is not followed.
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(&path)?;
+        // The lock goes with the file's last descriptor, however the process ends.
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let recovered = recover(&bytes);
@@ -77,6 +113,13 @@ impl Transcript {
             file.set_len(recovered.sound_bytes)?;
         }
         Ok((Self { file, path }, recovered))
+    }
+
+    /// Opens a log under a new id that begins with `bytes`, whole lines of another one.
+    pub fn copy(state: &Path, id: &str, bytes: &[u8]) -> io::Result<Self> {
+        let (mut copy, _) = Self::open(state, id)?;
+        copy.file.write_all(bytes)?;
+        Ok(copy)
     }
 
     pub fn path(&self) -> &Path {
@@ -96,6 +139,16 @@ impl Transcript {
             }
         }
     }
+}
+
+/// Where the logs lie.
+pub fn directory(state: &Path) -> PathBuf {
+    state.join("sessions")
+}
+
+/// Whether `id` can name a log: it cannot leave the directory.
+pub fn is_id(id: &str) -> bool {
+    !(id.is_empty() || id.starts_with('.') || id.contains(['/', '\\', '\0']))
 }
 
 fn encode(record: &Record) -> io::Result<String> {
@@ -158,6 +211,7 @@ mod tests {
                 directory: "d\n".into(),
                 model: "m".into(),
                 sandbox: "full".into(),
+                mode: ApprovalMode::Plan,
             },
             Record::Message { message: Message::new(Role::User, "line\nbreak, \"quotes\" and ümläut") },
             Record::Mode { mode: ApprovalMode::Yolo },
@@ -222,6 +276,16 @@ mod tests {
         for id in ["", "../x", "a/b", ".hidden"] {
             assert!(Transcript::open(directory.path(), id).is_err(), "{id}");
         }
+    }
+
+    #[test]
+    fn a_log_is_open_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Transcript::open(directory.path(), "x").unwrap();
+        let second = Transcript::open(directory.path(), "x").err().map(|error| error.kind());
+        assert_eq!(second, Some(io::ErrorKind::WouldBlock));
+        drop(first);
+        Transcript::open(directory.path(), "x").unwrap();
     }
 
     #[test]

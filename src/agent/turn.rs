@@ -3,15 +3,20 @@
 //! Every answer of `handle` ends with exactly one effect to wait on (call the model, judge a call, ask the user, run a
 //! tool) or with `Finish`; the session carries it out and feeds back what came of it.
 
+mod calls;
+mod effects;
+mod ending;
 mod lead;
 
-use super::approval::Verdict;
+pub use effects::{Effect, Input, Must, Rules, Stop, ToolReport};
+
 use super::nudge::{self, Facts, Kind, Nudge, Wish};
 use super::opening::named_files;
 use super::prompts::note;
-use super::protocol::{Access, Decision, Denial, Ending, Event, Limit, TurnOutcome, Usage};
+use super::protocol::{Access, Decision, Denial, Ending, Limit, Usage};
 use crate::chat::{self, Message, Role, ToolCall, ToolSpec};
 use crate::model::{Generated, ModelError, StopReason};
+use calls::form;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -26,117 +31,6 @@ const SAME_CALL_STOPS: usize = 5;
 const SAME_ERROR_WARNS: usize = 3;
 /// Answers cut off for length in a row that are forgiven.
 const LENGTH_CHANCES: usize = 3;
-
-#[derive(Debug, Clone)]
-pub struct Rules {
-    /// Whether the model gets the help of a small one (nudges).
-    pub small: bool,
-    pub max_model_calls: Option<usize>,
-    pub max_tool_calls: Option<usize>,
-    /// Tokens the model may generate in this turn.
-    pub max_tokens: Option<usize>,
-    /// With nobody to ask, asking is denying.
-    pub can_ask: bool,
-    /// Numbers of calls are unique in a session: a late approval can never meet another call.
-    pub first_call: u64,
-    /// The files of the workspace; only a small model's turn looks at them.
-    pub files: Arc<[String]>,
-}
-
-#[derive(Debug)]
-pub enum Input {
-    Start,
-    Generated(Generated),
-    ModelFailed(ModelError),
-    /// The call that makes the next version of the file; `None`: there are no more.
-    Revised {
-        call: Option<ToolCall>,
-        usage: Usage,
-    },
-    /// What the table says of the call, and what the call would do in one line.
-    Judged {
-        verdict: Verdict,
-        access: Access,
-        summary: String,
-    },
-    Decided(Decision),
-    ToolDone(ToolReport),
-    /// In place of what was waited for. `partial`: an answer that was being written.
-    Stopped {
-        why: Stop,
-        partial: Option<Generated>,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    Interrupted,
-    WallTime,
-}
-
-/// What running a call came to; texts are already fitted to the context.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ToolReport {
-    Output {
-        text: String,
-        summary: String,
-        diff: String,
-        ok: bool,
-        /// How long the tool ran.
-        seconds: u64,
-    },
-    /// The model can repair this.
-    Error(String),
-    /// Only the user can.
-    Fatal { message: String, hint: String },
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Add to the history.
-    Append(Message),
-    Emit(Event),
-    CallModel {
-        max_tokens: Option<usize>,
-        must: Must,
-    },
-    /// Ask the model for the next version of this file.
-    Revise {
-        file: String,
-    },
-    /// Files go back to what they were before the turn: a change did not help. `forget`: the history goes back to the
-    /// last `Revise` too.
-    TakeBack {
-        forget: bool,
-    },
-    Judge {
-        call: ToolCall,
-    },
-    AskApproval {
-        id: u64,
-        call: ToolCall,
-        access: Access,
-        summary: String,
-        reason: String,
-    },
-    RunTool {
-        id: u64,
-        call: ToolCall,
-    },
-    /// `diff` of the outcome is left to the session.
-    Finish(TurnOutcome),
-}
-
-/// What words alone did not achieve is asked of the next answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Must {
-    #[default]
-    Nothing,
-    /// It opens with a call of this tool.
-    Call(&'static str),
-    /// It calls nothing.
-    Answer,
-}
 
 #[derive(Debug, Clone, PartialEq)]
 enum State {
@@ -243,11 +137,6 @@ impl Turn {
             own: false,
             searched: false,
         }
-    }
-
-    /// Calls that were numbered so far; the next turn starts after them.
-    pub fn calls(&self) -> u64 {
-        self.tool_calls as u64
     }
 
     /// An input that does not fit what is waited for changes nothing.
@@ -466,231 +355,6 @@ impl Turn {
         let ending = if self.denied_last { Ending::Denied } else { Ending::Done };
         self.finish(ending, effects);
     }
-
-    fn judged(
-        &mut self,
-        call: ToolCall,
-        verdict: Verdict,
-        access: Access,
-        summary: String,
-        effects: &mut Vec<Effect>,
-    ) {
-        // A small model that is asked a question reaches for `edit` all the same.
-        if self.rules.small && self.wish.kind == Kind::Question && access == Access::Write {
-            self.must = Must::Answer;
-            if !self.refuse(call, note("only_a_question", &[]), effects) {
-                self.next(effects);
-            }
-            return;
-        }
-        match verdict {
-            Verdict::Run => self.run(call, access, summary, effects),
-            Verdict::Ask(reason) if self.rules.can_ask => {
-                self.asked = true;
-                let id = self.id();
-                self.state = State::Asking { call: call.clone(), access, summary: summary.clone() };
-                effects.push(Effect::AskApproval { id, call, access, summary, reason });
-            }
-            Verdict::Ask(reason) | Verdict::Deny(reason) => {
-                let text = note("denied", &[("reason", &reason)]);
-                self.deny(call, summary, reason, text, effects);
-            }
-        }
-    }
-
-    fn run(&mut self, call: ToolCall, access: Access, summary: String, effects: &mut Vec<Effect>) {
-        let id = self.id();
-        effects.push(Effect::Emit(Event::ToolCallStarted { id, name: call.name.clone(), summary }));
-        self.state = State::Running { call: call.clone(), access };
-        effects.push(Effect::RunTool { id, call });
-    }
-
-    fn deny(
-        &mut self,
-        call: ToolCall,
-        summary: String,
-        reason: String,
-        text: String,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.denials.push(Denial { tool: call.name.clone(), summary, reason });
-        self.denied_last = !self.own;
-        if !self.refuse(call, text, effects) {
-            self.next(effects);
-        }
-    }
-
-    /// A call that did not run: the reason is its result. True where that ended the turn.
-    fn refuse(&mut self, call: ToolCall, text: String, effects: &mut Vec<Effect>) -> bool {
-        let summary = text.lines().next().unwrap_or_default().to_string();
-        let name = call.name.clone();
-        effects.push(Effect::Emit(Event::ToolCallFinished { id: self.id(), name, ok: false, summary }));
-        self.result(call, text, true, effects)
-    }
-
-    fn tool_done(&mut self, call: ToolCall, access: Access, report: ToolReport, effects: &mut Vec<Effect>) {
-        let id = self.id();
-        let name = call.name.clone();
-        let ended = match report {
-            ToolReport::Output { text, summary, diff, ok, seconds } => {
-                if !diff.is_empty() || (access == Access::Write && ok) {
-                    self.changed = true;
-                    self.last_run = None;
-                    self.again.clear();
-                }
-                if access == Access::Execute {
-                    if self.repair == Repair::Untried {
-                        self.check_seconds = seconds;
-                    }
-                    self.last_run = Some(ok);
-                }
-                effects.push(Effect::Emit(Event::ToolCallFinished { id, name, ok, summary }));
-                if !diff.is_empty() {
-                    effects.push(Effect::Emit(Event::DiffProduced { id, diff }));
-                }
-                let text = if text.is_empty() { note("empty_output", &[]) } else { text };
-                self.result(call, text, false, effects)
-            }
-            ToolReport::Error(message) => {
-                let summary = message.lines().next().unwrap_or_default().to_string();
-                effects.push(Effect::Emit(Event::ToolCallFinished { id, name, ok: false, summary }));
-                self.result(call, note("tool_failed", &[("message", &message)]), true, effects)
-            }
-            ToolReport::Fatal { message, hint } => {
-                effects.push(Effect::Emit(Event::ToolCallFinished {
-                    id,
-                    name,
-                    ok: false,
-                    summary: message.clone(),
-                }));
-                effects.push(Effect::Append(Message::new(
-                    Role::Tool,
-                    note("tool_failed", &[("message", &message)]),
-                )));
-                self.finish(Ending::Failed { message, hint }, effects);
-                true
-            }
-        };
-        if !ended {
-            self.next(effects);
-        }
-    }
-
-    /// Adds the result of a call to the history. True where going on makes no sense, and the turn has ended.
-    fn result(&mut self, call: ToolCall, text: String, error: bool, effects: &mut Vec<Effect>) -> bool {
-        let now = Some((call, text));
-        self.same = if self.last == now { self.same + 1 } else { 1 };
-        self.last = now;
-        let Some((call, text)) = &self.last else { return false };
-        let (name, shown) = (call.name.clone(), text.clone());
-        // Going to and fro between two calls is no better than one again and again.
-        let pair = format!("{name}\n{}\n{text}", serde_json::Value::from(call.arguments.clone()));
-        let again = self.again.entry(pair).or_default();
-        *again += 1;
-        if *again > 1 && self.rules.small && (self.wish.kind == Kind::Question || self.changed) {
-            // What was asked for twice is known by now, or done.
-            self.must = Must::Answer;
-        }
-        let circles = self.same >= SAME_CALL_STOPS || *again >= SAME_CALL_STOPS;
-        let shown = if error { self.count_error(&name, shown).0 } else { shown };
-        effects.push(Effect::Append(Message::new(Role::Tool, shown)));
-        if !circles {
-            return false;
-        }
-        let ending = if self.denied_last {
-            Ending::Denied
-        } else {
-            let message = format!(
-                "The model made the same call of {name} {SAME_CALL_STOPS} times with the same result, so it was stopped."
-            );
-            Ending::Stuck { message }
-        };
-        self.finish(ending, effects);
-        true
-    }
-
-    /// The text for the model, with "do something else" where it came before, and how often it came.
-    fn count_error(&mut self, name: &str, text: String) -> (String, usize) {
-        let count = self.errors.entry(format!("{name}\n{text}")).or_default();
-        *count += 1;
-        let count = *count;
-        if count < SAME_ERROR_WARNS {
-            return (text, count);
-        }
-        let warning = note("do_something_else", &[("count", &count.to_string())]);
-        (format!("{text}\n{warning}"), count)
-    }
-
-    fn stopped(&mut self, state: State, why: Stop, partial: Option<Generated>, effects: &mut Vec<Effect>) {
-        // An answer that was stopped before its first word leaves nothing in the history.
-        if let Some(partial) = partial.filter(|p| p.usage.completion > 0 || !p.message.content.is_empty()) {
-            self.take_in(&partial.message, partial.usage, effects);
-        }
-        match state {
-            State::Judging(call) | State::Asking { call, .. } | State::Running { call, .. } => {
-                self.queue.push_front(call);
-            }
-            _ => {}
-        }
-        match why {
-            Stop::Interrupted => self.finish(Ending::Interrupted, effects),
-            Stop::WallTime => {
-                self.limit(Limit::WallTime, "The time is used up (--max-wall-time).".into(), effects)
-            }
-        }
-    }
-
-    fn out_of_tokens(&mut self, effects: &mut Vec<Effect>) {
-        let message = format!("The model has generated {} tokens (--max-tokens).", self.usage.completion);
-        self.limit(Limit::Tokens, message, effects);
-    }
-
-    fn limit(&mut self, limit: Limit, message: String, effects: &mut Vec<Effect>) {
-        self.finish(Ending::Limit { limit, message }, effects);
-    }
-
-    /// Ends the turn. Calls that did not run get a result that says so: the history stays well-formed.
-    fn finish(&mut self, ending: Ending, effects: &mut Vec<Effect>) {
-        let reason = ending.message().unwrap_or_default();
-        for _ in self.queue.drain(..) {
-            effects.push(Effect::Append(Message::new(Role::Tool, note("not_run", &[("reason", &reason)]))));
-        }
-        self.state = State::Finished;
-        effects.push(Effect::Finish(TurnOutcome {
-            ending,
-            answer: std::mem::take(&mut self.answer),
-            model_calls: self.model_calls,
-            tool_calls: self.tool_calls,
-            usage: self.usage,
-            denials: std::mem::take(&mut self.denials),
-            diff: String::new(),
-        }));
-    }
-
-    fn id(&self) -> u64 {
-        self.rules.first_call + self.tool_calls as u64
-    }
-}
-
-/// A tool as one line: `edit(file_path: string, old_string: string, replace_all?: boolean)`.
-fn form(spec: &ToolSpec) -> String {
-    let required: Vec<&str> = spec.parameters["required"]
-        .as_array()
-        .map(|names| names.iter().filter_map(|name| name.as_str()).collect())
-        .unwrap_or_default();
-    let parameters: Vec<String> = spec.parameters["properties"]
-        .as_object()
-        .map(|properties| {
-            properties
-                .iter()
-                .map(|(name, schema)| {
-                    let optional = if required.contains(&name.as_str()) { "" } else { "?" };
-                    format!("{name}{optional}: {}", schema["type"].as_str().unwrap_or("any"))
-                })
-                .collect()
-        })
-        .unwrap_or_default();
-    format!("{}({})", spec.name, parameters.join(", "))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! A test per transition of the turn.
 use super::*;
+use crate::agent::approval::Verdict;
+use crate::agent::protocol::{Event, TurnOutcome};
 use serde_json::json;
 
 fn tools() -> Arc<[ToolSpec]> {

@@ -51,11 +51,22 @@ pub struct Message {
     pub reasoning: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
+    /// The very tokens that a local model wrote; text alone could come to others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Written>,
+}
+
+/// An answer as the model that wrote it counts it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Names the vocabulary.
+    pub vocabulary: String,
+    pub tokens: Vec<u32>,
 }
 
 impl Message {
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), reasoning: None, tool_calls: Vec::new() }
+        Self { role, content: content.into(), reasoning: None, tool_calls: Vec::new(), written: None }
     }
 }
 

@@ -46,6 +46,7 @@ impl Parsed {
             content: content.into(),
             reasoning: self.reasoning.map(|text| text.trim_matches('\n').into()),
             tool_calls: self.calls,
+            written: None,
         }
     }
 }

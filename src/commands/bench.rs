@@ -1,20 +1,24 @@
 //! `qwright bench`: tokens per second of prefill and decode on this machine, of a model's file or of made-up weights in
-//! a model's shape. Here the tests are run; `bench_report` works out what they say and prints it.
+//! a model's shape, by any backend. Here a model is opened; `bench_run` runs the tests, `bench_report` works out what they
+//! say and prints it.
 
-use super::bench_report::{Report, Row};
+use super::bench_progress::{Progress, Style};
+use super::bench_report::Report;
+use super::bench_run::{Repeats, Tests};
 use super::memory::Ask;
 use super::{CommandResult, Failure, exit, load};
 use crate::config::Config;
+use crate::engine::backend::{Backend, BackendKind, Place};
 use crate::engine::kernels::KernelSet;
 use crate::engine::kv::KvType;
 use crate::engine::memory::{self, Load};
 use crate::engine::synthetic::Synthetic;
 use crate::engine::weights::{Arch, ModelConfig};
-use crate::engine::{Engine, EngineError, EngineOptions, Want, bandwidth, gguf::Gguf};
+use crate::engine::{EngineError, EngineOptions, bandwidth, gguf::Gguf, working_bytes};
 use crate::hub;
 use crate::model::local;
+use std::io::IsTerminal;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
@@ -30,92 +34,147 @@ pub struct BenchArgs {
     /// Tokens of context already there when decoding starts
     #[arg(short = 'd', long, value_delimiter = ',', default_value = "0")]
     pub depth: Vec<usize>,
-    /// Repeats; the median counts. A test of more than a minute is not repeated
-    #[arg(short = 'r', long, default_value_t = 3)]
-    pub repeats: usize,
+    /// Sequences that decode together; they share what is already there
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    pub batch: Vec<usize>,
+    /// Runs of every test; the median counts [default: 5, and of what takes more than a minute one]
+    #[arg(short = 'r', long)]
+    pub repeats: Option<usize>,
     /// Kernel set: avx512-vnni, avx2 or scalar [default: the best this machine has]
     #[arg(long)]
     pub kernels: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Nothing on stderr while it runs
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
 }
 
-/// A test that took so many seconds is not repeated.
-const LONG: f64 = 60.0;
+/// A model to measure.
+struct Opened {
+    engine: Box<dyn Backend>,
+    name: String,
+    /// What was made up, where no file was read.
+    made_up: Option<String>,
+}
 
 fn broken(error: EngineError) -> Failure {
     Failure::new(exit::NO_MODEL, error.to_string())
 }
 
 pub fn run(args: &BenchArgs, config: &Config) -> CommandResult {
+    let backend = load::backend(config);
+    native_only(args, backend)?;
     let kernels = kernel_set(args.kernels.as_deref())?;
-    let threads = load::threads(config);
-    let options = EngineOptions { threads, kernels, load: load::load(config), ..Default::default() };
-    let kv = load::kv(config, KvType::F16);
-    let room = args.prefill.iter().chain(&args.depth).copied().max().unwrap_or(0) + args.decode + 1;
-    let (mut engine, model, made_up) = match &args.shape {
-        Some(name) => made_up(name, options, kv, room)?,
-        None => opened(config, options, kv, room)?,
+    let options = EngineOptions {
+        threads: load::threads(config),
+        kernels,
+        load: load::load(config),
+        ..Default::default()
     };
-    let rows = tests(args, &mut engine, kv, room)?;
-    let mut report = Report {
-        model,
-        made_up,
-        kernels: kernels.name(),
-        threads,
-        kv: kv.name(),
-        load: options.load.name(),
-        bandwidth_gbs: None,
-        bandwidth_buffer_gb: 0.0,
-        bandwidth_huge_pages_gbs: None,
-        weights_gb_per_token: engine.bytes_per_token() as f64 / 1e9,
-        peak_rss_mb: memory::peak_resident().map(mb),
-        anonymous_rss_mb: memory::resident_beside_files().map(mb),
-        rows,
+    let kv = backend.kv(load::kv(config, KvType::F16));
+    let (stdout, stderr) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+    let style = Style::of(args.quiet, args.json, stdout, stderr);
+    let mut progress = Progress::new(style);
+    let repeats = Repeats::of(args.repeats);
+    if let Some(wrong) = args.batch.iter().find(|size| !(1..=64).contains(*size)) {
+        return Err(Failure::new(exit::USAGE, format!("a batch of {wrong} sequences is none of 1 to 64")));
+    }
+    let tests = Tests {
+        prefill: &args.prefill,
+        decode: args.decode,
+        depths: &args.depth,
+        batches: &args.batch,
+        repeats,
     };
+    let mut opened = match &args.shape {
+        Some(name) => made_up(name, options, (tests.room(), kv), args.quiet, &mut progress)?,
+        None => of_file(config, options, (tests.room(), kv), args.quiet, &mut progress)?,
+    };
+    let rows = tests.run(opened.engine.as_mut(), kv, &mut progress).map_err(broken)?;
+    let setup = opened.engine.setup();
+    let mut report = Report::new(opened.name, opened.made_up, &setup, kv, rows);
+    report.peak_rss_mb = memory::peak_resident().map(mb);
+    report.anonymous_rss_mb = memory::resident_beside_files().map(mb);
     // After the peak was read, and with the weights gone: the buffer is neither's.
-    drop(engine);
-    report.hold_against(bandwidth::measure(options.load));
+    drop(opened.engine);
+    progress.announce("measuring how fast memory reads");
+    report.hold_against(bandwidth::measure(setup.load.unwrap_or_default()));
     report.bandwidth_huge_pages_gbs = bandwidth::measure(Load::Copy).map(|m| m.bytes_per_second / 1e9);
+    progress.end();
     report.print(args.json);
     Ok(exit::DONE)
+}
+
+/// Refuses what another backend would leave out without a word.
+fn native_only(args: &BenchArgs, backend: BackendKind) -> Result<(), Failure> {
+    let refuse = |problem: &str, hint: &str| Err(Failure::new(exit::USAGE, problem).hint(hint));
+    match backend {
+        BackendKind::Candle if args.shape.is_some() => refuse(
+            "made-up weights run on the native backend only",
+            "leave --backend out, or name a file with -m",
+        ),
+        BackendKind::Candle if args.kernels.is_some() => {
+            refuse("kernel sets are the native backend's", "leave --kernels out")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn mb(bytes: u64) -> u64 {
     bytes / 1_000_000
 }
 
-/// The engine on a model's file, its name, and nothing made up.
-fn opened(
+/// A model's file.
+fn of_file(
     config: &Config,
     options: EngineOptions,
-    kv: KvType,
-    room: usize,
-) -> Result<(Engine, String, Option<String>), Failure> {
+    kv: (usize, KvType),
+    quiet: bool,
+    progress: &mut Progress,
+) -> Result<Opened, Failure> {
+    let backend = load::backend(config);
     let path = hub::locate(None, config)?.path;
     let gguf = Gguf::open(&path).map_err(broken)?;
-    let shape = ModelConfig::from_gguf(&gguf).map_err(broken)?.kv_shape(kv);
-    let kv = ((shape.bytes_per_token() * room) as u64, room, kv);
-    eprintln!("{}", Ask::new(gguf.file_bytes(), options.load, kv).announce()?);
-    let engine = Engine::new(gguf, options).map_err(broken)?;
+    let model = ModelConfig::from_gguf(&gguf).map_err(broken)?;
+    let note = Ask::of_file(backend, &gguf, &model, options.load, kv).announce()?;
+    if !quiet {
+        eprintln!("{note}");
+    }
+    drop(gguf);
+    let place = backend.place(options.load);
+    if place != Place::File {
+        progress.announce("copying the weights");
+    }
+    let engine = backend.open(&path, options).map_err(broken)?;
     // Every page once, so that no test pays for the disk.
-    local::read_once(engine.gguf(), &AtomicBool::new(false), &mut |_, _| {});
+    if place == Place::File {
+        progress.begin("reading the file", 0);
+        local::read_once(engine.gguf(), &AtomicBool::new(false), &mut |_, _| progress.at(0));
+    }
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    Ok((engine, name, None))
+    Ok(Opened { engine, name, made_up: None })
 }
 
-/// The engine on made-up weights in the shape of a catalogued model, its name, and what was made up.
+/// Made-up weights in the shape of a catalogued model.
 fn made_up(
     name: &str,
     options: EngineOptions,
-    kv: KvType,
-    room: usize,
-) -> Result<(Engine, String, Option<String>), Failure> {
+    (room, kv): (usize, KvType),
+    quiet: bool,
+    progress: &mut Progress,
+) -> Result<Opened, Failure> {
     let (entry, _) = hub::find(name)?;
     let plan = Synthetic::plan(config_of(&entry.shape)?, memory::last_level_cache()).map_err(broken)?;
-    let cache = (plan.config().kv_shape(kv).bytes_per_token() * room) as u64;
-    eprintln!("{}", Ask::new(plan.bytes, Load::Copy, (cache, room, kv)).announce()?);
+    let cache = BackendKind::Native.kv_bytes(plan.config(), room, kv);
+    let work = working_bytes(plan.config(), options.batch.min(room), options.threads);
+    let ask = Ask { weights: plan.bytes, place: Place::Memory, kv: (cache, room, kv), work };
+    let note = ask.announce()?;
+    if !quiet {
+        eprintln!("{note}");
+    }
+    progress.announce("making weights up");
     let note = format!(
         "random weights in the shape of {}, Q4_K_M; its {} layers share the bytes of {}: {} are read before any byte \
          comes again, {:.0} times the last-level cache",
@@ -126,7 +185,7 @@ fn made_up(
         plan.before_reuse as f64 / memory::last_level_cache() as f64,
     );
     let engine = plan.engine(entry.short_name(), options).map_err(broken)?;
-    Ok((engine, entry.short_name().to_string(), Some(note)))
+    Ok(Opened { engine: Box::new(engine), name: entry.short_name().to_string(), made_up: Some(note) })
 }
 
 fn config_of(shape: &hub::Shape) -> Result<ModelConfig, Failure> {
@@ -144,63 +203,11 @@ fn config_of(shape: &hub::Shape) -> Result<ModelConfig, Failure> {
         context: shape.context as usize,
         eps: 1e-6,
         rope_theta: 1e7,
+        yarn: None,
         experts: shape.experts as usize,
         experts_used: shape.experts_used as usize,
         expert_ff: shape.expert_ff as usize,
     })
-}
-
-fn tests(args: &BenchArgs, engine: &mut Engine, kv: KvType, room: usize) -> Result<Vec<Row>, Failure> {
-    let cancel = AtomicBool::new(false);
-    let vocab = engine.config.vocab;
-    let tokens =
-        |n: usize| -> Vec<u32> { (0..n).map(|i| ((i * 7919 + 13) % vocab.min(100_000)) as u32).collect() };
-    let (weights, kv_bytes) = (engine.bytes_per_token(), engine.kv_shape(kv).bytes_per_token() as u64);
-    let mut sequence = engine.sequence(room, kv);
-    // One token through everything: buffers are there before the first test.
-    engine.append(&mut sequence, &tokens(1), Want::Last, &cancel, &mut |_| {}).map_err(broken)?;
-    let repeated = |n: usize, run: &mut dyn FnMut() -> Result<f64, EngineError>| {
-        let mut rates = Vec::new();
-        for _ in 0..args.repeats.max(1) {
-            let seconds = run().map_err(broken)?;
-            rates.push(n as f64 / seconds);
-            if seconds > LONG {
-                break;
-            }
-        }
-        Ok::<_, Failure>(rates)
-    };
-    let mut rows = Vec::new();
-    for &n in args.prefill.iter().filter(|&&n| n > 0) {
-        let prompt = tokens(n);
-        let rates = repeated(n, &mut || {
-            sequence.truncate(0);
-            let start = Instant::now();
-            engine.append(&mut sequence, &prompt, Want::Last, &cancel, &mut |_| {})?;
-            Ok(start.elapsed().as_secs_f64())
-        })?;
-        rows.push(Row::new(format!("pp{n}"), rates, None));
-    }
-    for &depth in args.depth.iter().filter(|_| args.decode > 0) {
-        sequence.truncate(0);
-        engine
-            .append(&mut sequence, &tokens(depth.max(1)), Want::Nothing, &cancel, &mut |_| {})
-            .map_err(broken)?;
-        let rates = repeated(args.decode, &mut || {
-            sequence.truncate(depth.max(1));
-            let start = Instant::now();
-            for token in tokens(args.decode) {
-                engine.append(&mut sequence, &[token], Want::Last, &cancel, &mut |_| {})?;
-            }
-            Ok(start.elapsed().as_secs_f64())
-        })?;
-        let name =
-            format!("tg{}", args.decode) + &if depth > 0 { format!("@d{depth}") } else { String::new() };
-        // The keys and values before the middle one of the tokens.
-        let context = depth.max(1) + args.decode.div_ceil(2);
-        rows.push(Row::new(name, rates, Some(weights + kv_bytes * context as u64)));
-    }
-    Ok(rows)
 }
 
 /// The kernel set by name, or the best; one this machine cannot run is refused.

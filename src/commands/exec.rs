@@ -3,7 +3,7 @@
 
 use super::{CommandResult, Failure, exit, load};
 use crate::agent::protocol::{ApprovalMode, Ending};
-use crate::agent::{Limits, Session, SessionOptions};
+use crate::agent::{self, Limits, Resumed, Session, SessionOptions, Which};
 use crate::chat::escape::escape_json;
 use crate::cli::ModelArgs;
 use crate::config::{Config, LoadOptions};
@@ -13,7 +13,7 @@ use crate::model::scripted::ScriptedModel;
 use crate::workspace::Workspace;
 use crate::workspace::shell::{SandboxChoice, Shell, ShellSettings};
 use std::io::{IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -28,7 +28,11 @@ const MAX_TURNS: usize = 100;
 The answer goes to standard output, everything else to standard error. Nobody is asked: what would need an approval \
 is denied, and the result lists it.
 
-Exit codes: 0 done, 1 the task failed, 2 usage or configuration, 3 a denial ended the work, 4 no sandbox can be had \
+Every run is a session with a log. `-c` goes on with the latest one of this directory, `-r ID` with another one, with \
+the same conversation and, unless named anew, the same approval mode. A session runs once at a time; `--fork` goes on \
+with a copy of it. A conversation that fills the context is shortened: what went is listed, and stays in the log.
+
+Exit codes: 0 done, 1 the task failed, 2 usage or configuration (also: no such session, or it is at work elsewhere), 3 a denial ended the work, 4 no sandbox can be had \
 here, 5 a limit was hit or the request does not fit the context, 6 no model, 130 interrupted.")]
 pub struct ExecArgs {
     /// What to do; `-`, or nothing with a pipe, reads it from standard input
@@ -62,6 +66,15 @@ pub struct ExecArgs {
     /// Time of this run, loading included: seconds, or 90s, 10m, 2h
     #[arg(long, value_name = "TIME")]
     pub max_wall_time: Option<String>,
+    /// Go on with the latest session of this directory
+    #[arg(short = 'c', long = "continue", conflicts_with = "resume")]
+    pub continue_latest: bool,
+    /// Go on with this session (its id, or the beginning of it)
+    #[arg(short = 'r', long, value_name = "ID")]
+    pub resume: Option<String>,
+    /// With -c or -r: leave that session as it is and go on under a new id
+    #[arg(long)]
+    pub fork: bool,
     /// Seed of the sampler; the same seed gives the same words [default: 0]
     #[arg(long)]
     pub seed: Option<u64>,
@@ -69,10 +82,10 @@ pub struct ExecArgs {
     #[arg(long)]
     pub temperature: Option<f32>,
     /// In place of the built-in system prompt
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["continue_latest", "resume"])]
     pub system_prompt: Option<String>,
     /// After the system prompt
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["continue_latest", "resume"])]
     pub append_system_prompt: Option<String>,
     /// Only the answer, denials and errors
     #[arg(short = 'q', long)]
@@ -149,13 +162,16 @@ pub fn run(
         let hint = format!("{}; or name `--sandbox none` to run commands unprotected", unavailable.remedy);
         return Err(Failure::new(exit::NO_SANDBOX, message).hint(hint));
     }
+    let resumed = resumed(args, state.as_deref(), workspace.root())?;
     let model = model(&config)?;
     if cancel.load(Ordering::SeqCst) {
         return Err(interrupted());
     }
-    let mode = settings.approval_mode.map_or(Ok(ApprovalMode::AutoEdit), |mode| mode.as_str().parse());
+    let named = args.yolo || args.approval_mode.is_some();
+    let left_in = resumed.as_ref().filter(|_| !named).map(|resumed| Ok(resumed.mode()));
+    let set = settings.approval_mode.map_or(Ok(ApprovalMode::AutoEdit), |mode| mode.as_str().parse());
     let options = SessionOptions {
-        mode: mode.map_err(|message| Failure::new(exit::USAGE, message))?,
+        mode: left_in.unwrap_or(set).map_err(|message| Failure::new(exit::USAGE, message))?,
         can_ask: false,
         limits: Limits {
             model_calls: Some(settings.max_turns.unwrap_or(MAX_TURNS)),
@@ -169,7 +185,10 @@ pub fn run(
         append_system_prompt: args.append_system_prompt.clone(),
         state,
     };
-    let (ops, events) = Session::start(model, workspace, shell, options);
+    let (ops, events) = match resumed {
+        Some(resumed) => Session::go_on(model, workspace, shell, options, resumed),
+        None => Session::start(model, workspace, shell, options),
+    };
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
     let options = headless::Options {
         prompt,
@@ -181,6 +200,24 @@ pub fn run(
     };
     let mut streams = Streams { out: &mut out, err: &mut err };
     Ok(headless::run(&ops, &events, &options, &cancel, &mut streams))
+}
+
+/// The session that goes on, if one was asked for; opened before the model is loaded, which takes longer.
+fn resumed(args: &ExecArgs, state: Option<&Path>, root: &Path) -> Result<Option<Resumed>, Failure> {
+    let which = match &args.resume {
+        Some(id) => Which::Id(id.clone()),
+        None if args.continue_latest => Which::Latest,
+        None if args.fork => {
+            return Err(Failure::new(exit::USAGE, "--fork needs a session to go on with")
+                .hint("add -c for the latest one of this directory, or -r ID"));
+        }
+        None => return Ok(None),
+    };
+    let state = state.ok_or_else(|| {
+        Failure::new(exit::USAGE, "there is no directory for sessions").hint("set HOME or XDG_STATE_HOME")
+    })?;
+    let resumed = agent::resume(state, &which, root, args.fork);
+    resumed.map(Some).map_err(|error| Failure::new(exit::USAGE, error.message).hint(error.hint))
 }
 
 /// The exit code of a run.
@@ -263,7 +300,7 @@ fn read_stdin(cancel: &AtomicBool) -> Result<Vec<u8>, Failure> {
     }
 }
 
-fn scripted(path: &std::path::Path) -> Result<Box<dyn Model>, Failure> {
+fn scripted(path: &Path) -> Result<Box<dyn Model>, Failure> {
     let wrong = |error: String| Failure::new(exit::NO_MODEL, format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     Ok(Box::new(ScriptedModel::parse(&text).map_err(wrong)?))

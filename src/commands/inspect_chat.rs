@@ -130,6 +130,7 @@ fn message(message: &Value) -> Result<Message, String> {
         content: content(message.get("content"))?,
         reasoning: reasoning.map(Into::into),
         tool_calls,
+        written: None,
     })
 }
 

@@ -24,6 +24,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const SAMPLING: SamplingParams =
     SamplingParams { seed: 0, temperature: 0.7, top_k: 20, top_p: 0.8, min_p: 0.0, repetition_penalty: 1.05 };
 
+/// Bytes of snapshots when nothing is asked for: some long sessions of a small model, one of a large one.
+const SNAPSHOTS: u64 = 8_000_000_000;
+
 pub fn threads(config: &Config) -> usize {
     config.settings.threads.unwrap_or_else(|| EngineOptions::default().threads).max(1)
 }
@@ -43,11 +46,11 @@ pub fn load(config: &Config) -> Load {
 /// What loading will take, said on stderr before it is taken; a failure where that cannot be had.
 fn announce(path: &std::path::Path, options: &LocalOptions, quiet: bool) -> Result<(), Failure> {
     // A file that is no model, or a context it was not made for, is for the loading itself to refuse.
-    let opened = Gguf::open(path).and_then(|gguf| Ok((ModelConfig::from_gguf(&gguf)?, gguf.file_bytes())));
-    let Ok((model, weights)) = opened else { return Ok(()) };
-    let tokens = options.context.unwrap_or(DEFAULT_CONTEXT).min(model.context);
-    let cache = (model.kv_shape(options.kv).bytes_per_token() as u64).saturating_mul(tokens as u64);
-    let note = Ask::new(weights, options.engine.load, (cache, tokens, options.kv)).announce()?;
+    let opened = Gguf::open(path).and_then(|gguf| Ok((ModelConfig::from_gguf(&gguf)?, gguf)));
+    let Ok((model, gguf)) = opened else { return Ok(()) };
+    let tokens = options.context.unwrap_or(DEFAULT_CONTEXT.min(model.context));
+    let kv = (tokens, options.kv);
+    let note = Ask::of_file(options.backend, &gguf, &model, options.engine.load, kv).announce()?;
     if !quiet {
         eprintln!("{note}");
     }
@@ -110,5 +113,13 @@ fn options(config: &Config, located: &Located) -> LocalOptions {
         format: located.entry.and_then(|entry| entry.format.parse::<ChatFormat>().ok()),
         sampling,
         decoding: Decoding::default(),
+        snapshots: snapshots(config),
     }
+}
+
+/// Where keys and values are kept between sessions, and how many bytes of them; `None` where nothing is to be kept.
+fn snapshots(config: &Config) -> Option<(std::path::PathBuf, u64)> {
+    let budget = config.settings.snapshots.map_or(SNAPSHOTS, |gb| gb * 1_000_000_000);
+    let state = config.dirs.state().ok().filter(|_| budget > 0)?;
+    Some((state.join("kv"), budget))
 }

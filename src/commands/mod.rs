@@ -1,7 +1,9 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
 pub mod bench;
+mod bench_progress;
 pub mod bench_report;
+mod bench_run;
 pub mod config;
 pub mod demo;
 pub mod exec;

@@ -13,7 +13,6 @@ use super::kernels::{KernelSet, dispatch};
 use super::kv::{KvCache, KvType};
 use super::ops::exp;
 use super::pool::{Pool, Shards};
-use super::weights::ModelConfig;
 use std::cell::RefCell;
 
 /// Keys of one tile.
@@ -40,61 +39,73 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
-/// One work item: the tokens `first..first + n` of the batch, all query heads of one key head.
-struct Item<'a> {
-    pub layer: usize,
-    pub kv_head: usize,
-    /// Query heads per key head.
-    pub group: usize,
-    pub head_dim: usize,
-    /// Position of the batch's first token.
-    pub start: usize,
-    pub first: usize,
-    pub n: usize,
-    /// [batch][heads][head_dim]
-    pub queries: &'a [f32],
+/// Some rows of a batch: tokens of one sequence at `start..start + n`.
+#[derive(Clone, Copy)]
+pub struct Span<'a> {
     pub cache: &'a KvCache,
-}
-
-/// The queries of a batch: tokens at `start..start + n`.
-pub struct Queries<'a> {
-    pub layer: usize,
     pub start: usize,
+    /// Row of the first token.
+    pub row: usize,
     pub n: usize,
-    /// [n][heads][head_dim]
-    pub q: &'a [f32],
 }
 
-/// One region: `out` ([n][heads][head_dim]) = attention of the queries over what the cache holds up to each.
-pub fn run(
-    pool: &mut Pool,
-    set: KernelSet,
-    queries: &Queries<'_>,
-    config: &ModelConfig,
-    cache: &KvCache,
-    partials: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    let Queries { layer, start, n, q } = *queries;
-    if cache.shape().kind == KvType::Q8_0 {
-        let batch = int8::Batch { layer, start, n, heads: config.heads, queries: q, cache };
-        return int8::run(pool, set, &batch, partials, out);
+/// The queries of a batch, each to meet what its own sequence holds up to it.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    pub layer: usize,
+    pub heads: usize,
+    /// [n][heads][head_dim]
+    pub queries: &'a [f32],
+    pub spans: &'a [Span<'a>],
+}
+
+impl<'a> Batch<'a> {
+    /// The span that chunk `chunk` of a region works on, and which of its chunks it is, where each has `chunks`.
+    fn find(&self, mut chunk: usize, chunks: impl Fn(&Span<'a>) -> usize) -> Option<(usize, usize)> {
+        for (i, span) in self.spans.iter().enumerate() {
+            let own = chunks(span);
+            if chunk < own {
+                return Some((i, chunk));
+            }
+            chunk -= own;
+        }
+        None
+    }
+}
+
+/// One work item: the tokens `first..first + n` of a span, all query heads of one key head.
+struct Item<'a> {
+    layer: usize,
+    kv_head: usize,
+    heads: usize,
+    span: Span<'a>,
+    first: usize,
+    n: usize,
+    /// [batch][heads][head_dim]
+    queries: &'a [f32],
+}
+
+/// One region or two: `out` ([n][heads][head_dim]) = attention of the queries. `partials` is room kept between calls.
+pub fn run(pool: &mut Pool, set: KernelSet, batch: &Batch<'_>, partials: &mut Vec<f32>, out: &mut [f32]) {
+    let Some(shape) = batch.spans.first().map(|span| span.cache.shape()) else { return };
+    if shape.kind == KvType::Q8_0 {
+        return int8::run(pool, set, batch, partials, out);
     }
     let out = Shards::new(out);
-    let groups = n.div_ceil(TOKENS);
-    // The last tokens see the most keys: longest work first.
-    pool.run(groups * config.kv_heads, &|chunk| {
-        let first = (groups - 1 - chunk / config.kv_heads) * TOKENS;
+    let chunks = |span: &Span<'_>| span.n.div_ceil(TOKENS) * shape.heads;
+    pool.run(batch.spans.iter().map(chunks).sum(), &|chunk| {
+        let Some((i, chunk)) = batch.find(chunk, chunks) else { return };
+        let span = batch.spans[i];
+        // The last tokens see the most keys: longest work first.
+        let first = (span.n.div_ceil(TOKENS) - 1 - chunk / shape.heads) * TOKENS;
         let item = Item {
-            layer,
-            kv_head: chunk % config.kv_heads,
-            group: config.heads / config.kv_heads,
-            head_dim: config.head_dim,
-            start,
+            layer: batch.layer,
+            kv_head: chunk % shape.heads,
+            heads: batch.heads,
+            span,
             first,
-            n: TOKENS.min(n - first),
-            queries: q,
-            cache,
+            n: TOKENS.min(span.n - first),
+            queries: batch.queries,
         };
         // SAFETY: each chunk has its own tokens and heads.
         unsafe { attend(set, &item, &out) };
@@ -104,8 +115,9 @@ pub fn run(
 /// # Safety
 /// `out` is [batch][heads][head_dim]; nobody else touches this item's tokens and heads.
 unsafe fn attend(set: KernelSet, item: &Item<'_>, out: &Shards<'_, f32>) {
-    let Item { group, head_dim, n, .. } = *item;
-    let heads = item.cache.shape().heads * group;
+    let Item { heads, n, span, .. } = *item;
+    let shape = span.cache.shape();
+    let (head_dim, group) = (shape.head_dim, heads / shape.heads);
     SCRATCH.with_borrow_mut(|s| {
         s.keys.resize(TILE * head_dim, 0.0);
         s.values.resize(TILE * head_dim, 0.0);
@@ -120,18 +132,18 @@ unsafe fn attend(set: KernelSet, item: &Item<'_>, out: &Shards<'_, f32>) {
         s.sum.resize(n * group, 0.0);
         s.acc.clear();
         s.acc.resize(n * group * head_dim, 0.0);
-        let last = item.start + item.first + n;
+        let last = span.start + item.first + n;
         for tile in (0..last).step_by(TILE) {
             let loaded = TILE.min(last - tile);
-            item.cache.load(item.layer, false, item.kv_head, tile, loaded, &mut s.keys);
-            item.cache.load(item.layer, true, item.kv_head, tile, loaded, &mut s.values);
+            span.cache.load(item.layer, false, item.kv_head, tile, loaded, &mut s.keys);
+            span.cache.load(item.layer, true, item.kv_head, tile, loaded, &mut s.values);
             for t in 0..n {
-                let position = item.start + item.first + t;
+                let position = span.start + item.first + t;
                 if position < tile {
                     continue;
                 }
                 let keys = loaded.min(position + 1 - tile);
-                let at = ((item.first + t) * heads + item.kv_head * group) * head_dim;
+                let at = ((span.row + item.first + t) * heads + item.kv_head * group) * head_dim;
                 let (keys, values) = (&s.keys[..keys * head_dim], &s.values[..keys * head_dim]);
                 for h in (0..group).step_by(step) {
                     let step = step.min(group - h);
@@ -155,7 +167,7 @@ unsafe fn attend(set: KernelSet, item: &Item<'_>, out: &Shards<'_, f32>) {
             }
         }
         for t in 0..n {
-            let at = ((item.first + t) * heads + item.kv_head * group) * head_dim;
+            let at = ((span.row + item.first + t) * heads + item.kv_head * group) * head_dim;
             // SAFETY: the caller promises that these tokens and heads are ours.
             let out = unsafe { out.slice(at, group * head_dim) };
             for h in 0..group {

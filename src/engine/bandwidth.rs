@@ -26,7 +26,7 @@ const CHUNK: usize = 1 << 20;
 /// Reads 4 GB, or less where memory is short, on all cores, in pages of the kind that weights loaded so lie in (a core
 /// can spend as long finding a small page as reading it); about two seconds. `None` where there is no room.
 pub fn measure(load: Load) -> Option<Bandwidth> {
-    let buffer = BUFFER.min(memory_available() / 4);
+    let buffer = memory_available().map_or(BUFFER, |free| BUFFER.min(free / 4));
     if buffer < LEAST {
         return None;
     }

@@ -10,7 +10,7 @@
 
 mod files;
 
-use super::backend::Backend;
+use super::backend::{Backend, BackendKind, Setup};
 use super::gguf::Gguf;
 use super::kv::{KvCache, KvShape, KvType};
 use super::weights::{Arch, ModelConfig, Weights};
@@ -53,6 +53,11 @@ impl CandleEngine {
 
     pub fn new(gguf: Gguf, options: EngineOptions) -> Result<Self, EngineError> {
         let config = ModelConfig::from_gguf(&gguf)?;
+        if options.context > config.context {
+            let problem =
+                "candle's models reach no further than they were trained for; --backend native does (YaRN)";
+            return Err(gguf.refuse(problem));
+        }
         // Candle trusts shapes; ours are checked.
         let gguf = Weights::new(gguf, &config)?.gguf;
         let device = device()?;
@@ -61,6 +66,11 @@ impl CandleEngine {
         let batch = options.batch.max(1);
         let held = Vec::new();
         Ok(Self { config, gguf, device, batch, model, held, broken: false, alone: false, masks: 0 })
+    }
+
+    /// The tokens that need not be computed again.
+    pub fn held(&self) -> &[TokenId] {
+        &self.held
     }
 
     /// On the CPU candle's qwen3 hides tokens that were passed alone from later passes of more than one.
@@ -122,11 +132,23 @@ impl Backend for CandleEngine {
         &self.config
     }
 
+    /// Which kernels ran and what they read is candle's own affair: it copies caches as they grow.
+    fn setup(&self) -> Setup {
+        let device = match &self.device {
+            Device::Cpu => "cpu",
+            Device::Cuda(_) => "cuda",
+            Device::Metal(_) => "metal",
+        };
+        let threads = candle_core::utils::get_num_threads();
+        let backend = BackendKind::Candle;
+        Setup { backend, device, kernels: None, threads, load: None, bytes_per_token: None }
+    }
+
     /// Its tokens are all there is to it: no layer's keys and values are kept here.
-    fn sequence(&self, context: usize, kind: KvType) -> Sequence {
+    fn sequence(&mut self, context: usize, kind: KvType) -> Sequence {
         let (heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
         let shape = KvShape { layers: 0, heads, head_dim, kind };
-        Sequence { cache: KvCache::new(shape, context), tokens: Vec::new() }
+        Sequence::new(KvCache::new(shape, context))
     }
 
     fn append(

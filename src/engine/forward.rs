@@ -1,13 +1,13 @@
-//! The forward pass of qwen2, qwen3 and qwen3moe, read top to bottom. A batch of `n` tokens of one sequence goes
-//! through the layers region by region; every region is a loop over chunks on the pool, and each output element is
+//! The forward pass of qwen2, qwen3 and qwen3moe, read top to bottom. A batch of `n` tokens, of one sequence or several,
+//! goes through the layers region by region; every region is a loop over chunks on the pool, and each output element is
 //! computed by one thread in a fixed order, so results depend on neither the number of threads nor the batch.
 //! What the tokens mean, and which of them to keep, is for the callers.
 #![allow(unsafe_code)]
 
-use super::attention;
+use super::attention::{self, Batch, Span};
 use super::kernels::act::{Activations, Form};
 use super::kernels::{KernelSet, Matrix, Output, gate_up_rows, matmul_rows};
-use super::kv::KvCache;
+use super::kv::{KvCache, Planes};
 use super::ops;
 use super::pool::{Pool, Shards};
 use super::weights::{Layer, ModelConfig, Weights};
@@ -60,6 +60,21 @@ pub struct Buffers {
     moe: Routing,
 }
 
+/// Bytes that the buffers of a pass over `n` tokens take, and the logits of one.
+pub fn working_bytes(c: &ModelConfig, n: usize, threads: usize) -> u64 {
+    // Values, and their quantised form in blocks of 256: a byte, a scale, and a sum to sixteen.
+    let act = |rows: usize, cols: usize| rows * cols * 4 + rows * cols + rows * cols / 64 + rows * cols / 8;
+    let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+    let block = match c.experts {
+        0 => act(n, c.ff),
+        _ => {
+            act(n * c.experts_used, c.expert_ff) + n * c.experts * 4 + threads * n * c.experts_used * ROWS * 4
+        }
+    };
+    let floats = n * (c.hidden + q + 2 * kv + c.head_dim) + c.vocab;
+    (floats * 4 + act(n, c.hidden) + act(n, q) + block) as u64
+}
+
 /// Which expert meets which token: pairs sorted by expert, so that each expert's tokens lie together.
 #[derive(Default)]
 struct Routing {
@@ -77,6 +92,33 @@ struct Routing {
     first: Vec<usize>,
 }
 
+/// Some tokens of a batch: those of one sequence.
+pub struct Part<'a> {
+    tokens: &'a [TokenId],
+    /// Position of the first.
+    start: usize,
+    /// Row of the first in the batch.
+    row: usize,
+    cache: &'a mut KvCache,
+    planes: Planes,
+}
+
+impl<'a> Part<'a> {
+    /// `cache` is prepared for the tokens.
+    pub fn new(tokens: &'a [TokenId], start: usize, cache: &'a mut KvCache) -> Self {
+        let planes = cache.planes(start);
+        Self { tokens, start, row: 0, cache, planes }
+    }
+
+    /// Those of its tokens that stand in row `first` of the batch and after, which becomes row 0.
+    fn from(&self, first: usize) -> Option<Span<'_>> {
+        let skipped = first.saturating_sub(self.row).min(self.tokens.len());
+        let n = self.tokens.len() - skipped;
+        let row = (self.row + skipped).saturating_sub(first);
+        (n > 0).then_some(Span { cache: self.cache, start: self.start + skipped, row, n })
+    }
+}
+
 /// What a pass needs beside its buffers.
 pub struct Pass<'a> {
     pub config: &'a ModelConfig,
@@ -87,37 +129,40 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Runs `tokens` at positions `start..`, storing their keys and values; returns logits, [wanted][vocab].
-    /// `progress` is told how many layers are done. On an error (cancelled) what was stored beyond `start` is not to be used.
+    /// Runs the tokens of all parts, storing their keys and values; returns logits, [wanted][vocab]. `Want::Last` is of
+    /// the batch. `progress` is told how many layers are done. On an error (cancelled) what was stored is not to be used.
     pub fn run(
         &mut self,
-        tokens: &[TokenId],
-        start: usize,
-        cache: &mut KvCache,
+        parts: &mut [Part<'_>],
         want: Want,
         b: &mut Buffers,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<f32>, EngineError> {
-        let (c, n) = (self.config, tokens.len());
+        let c = self.config;
+        let mut n = 0;
+        for part in parts.iter_mut() {
+            part.row = n;
+            n += part.tokens.len();
+        }
         let weights = self.weights;
         let embedding = weights.matrix(&weights.embedding);
         b.x.resize(n * c.hidden, 0.0);
+        let tokens = parts.iter().flat_map(|part| part.tokens);
         for (x, &token) in b.x.chunks_exact_mut(c.hidden).zip(tokens) {
             embedding.kind.dequantize(embedding.row(token as usize), x);
         }
         b.everyone.clear();
         b.everyone.extend(0..n);
-        self.angles(start, n, b);
+        self.angles(parts, n, b);
         // Of the last layer's results, those of this token and after are asked for.
         let first = match want {
             Want::Nothing => n,
             Want::Last => n - 1,
             Want::All => 0,
         };
-        let mut n = n;
         for (l, layer) in weights.layers.iter().enumerate() {
             let first = if l + 1 == c.layers { first } else { 0 };
-            self.attention_block(l, layer, start, n, first, cache, b)?;
+            self.attention_block(l, layer, parts, n, first, b)?;
             n -= first;
             if n == 0 {
                 return Ok(Vec::new());
@@ -137,15 +182,13 @@ impl Pass<'_> {
     }
 
     /// Tokens before `first` only leave their keys and values; the others' results become rows 0.. of `x`.
-    #[allow(clippy::too_many_arguments)]
     fn attention_block(
         &mut self,
         l: usize,
         layer: &Layer,
-        start: usize,
+        parts: &[Part<'_>],
         n: usize,
         first: usize,
-        cache: &mut KvCache,
         b: &mut Buffers,
     ) -> Result<(), EngineError> {
         let (c, set, w) = (self.config, self.set, self.weights);
@@ -192,15 +235,17 @@ impl Pass<'_> {
                 }
             }
         });
-        let planes = cache.planes(l);
         let (keys, values) = (&b.k, &b.v);
         self.pool.run(2 * c.kv_heads, &|plane| {
             let (value, head) = (plane >= c.kv_heads, plane % c.kv_heads);
             let from = if value { values } else { keys };
-            for t in 0..n {
-                let at = t * kv_dim + head * dim;
-                // SAFETY: each plane is one chunk's own.
-                unsafe { planes.store(value, head, start + t, &from[at..at + dim]) };
+            for part in parts {
+                for t in 0..part.tokens.len() {
+                    let at = (part.row + t) * kv_dim + head * dim;
+                    let row = &from[at..at + dim];
+                    // SAFETY: each plane is one chunk's own, and no two parts share a block they write.
+                    unsafe { part.planes.store(l, value, head, part.start + t, row) };
+                }
             }
         });
         let kept = n - first;
@@ -209,15 +254,9 @@ impl Pass<'_> {
         }
         let forms = self.forms(&[&layer.o]);
         b.mixed.reserve(kept, q_dim, &forms);
-        attention::run(
-            self.pool,
-            set,
-            &attention::Queries { layer: l, start: start + first, n: kept, q: &b.q },
-            c,
-            cache,
-            &mut b.partials,
-            &mut b.mixed.values,
-        );
+        let spans: Vec<Span<'_>> = parts.iter().filter_map(|part| part.from(first)).collect();
+        let batch = Batch { layer: l, heads: c.heads, queries: &b.q, spans: &spans };
+        attention::run(self.pool, set, &batch, &mut b.partials, &mut b.mixed.values);
         self.check()?;
         let mixed = b.mixed.writer(&forms);
         // SAFETY: token t's row.
@@ -380,16 +419,25 @@ impl Pass<'_> {
         });
     }
 
-    /// cos and sin of each position's angles: position * theta^(-2i / head_dim), in f64 until the end.
-    fn angles(&self, start: usize, n: usize, b: &mut Buffers) {
+    /// cos and sin of each position's angles: position * theta^(-2i / head_dim), in f64 until the end; beyond the
+    /// training as YaRN has them, its scale of queries and keys in both.
+    fn angles(&self, parts: &[Part<'_>], n: usize, b: &mut Buffers) {
         let half = self.config.head_dim / 2;
         b.cos.resize(n * half, 0.0);
         b.sin.resize(n * half, 0.0);
         for i in 0..half {
-            let frequency = self.config.rope_theta.powf(-(2.0 * i as f64) / (2 * half) as f64);
-            for t in 0..n {
-                let (sin, cos) = ((start + t) as f64 * frequency).sin_cos();
-                (b.cos[t * half + i], b.sin[t * half + i]) = (cos as f32, sin as f32);
+            let theta = self.config.rope_theta;
+            let plain = theta.powf(-(2.0 * i as f64) / (2 * half) as f64);
+            let (frequency, scale) = match &self.config.yarn {
+                Some(yarn) => (yarn.frequency(i, 2 * half, theta, plain), yarn.scale()),
+                None => (plain, 1.0),
+            };
+            for part in parts {
+                for t in 0..part.tokens.len() {
+                    let (sin, cos) = ((part.start + t) as f64 * frequency).sin_cos();
+                    let at = (part.row + t) * half + i;
+                    (b.cos[at], b.sin[at]) = ((cos * scale) as f32, (sin * scale) as f32);
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ mod header;
 mod value;
 
 use super::EngineError;
-use super::memory::{Anonymous, gb, memory_available};
+use super::memory::{Anonymous, gb, too_little_for};
 use super::quant::QuantType;
 use header::{Header, quoted};
 use std::collections::HashMap;
@@ -175,8 +175,8 @@ impl Gguf {
 
     /// The same model with all its bytes in memory of our own. Refused, with the figures, where they do not fit.
     pub(super) fn copied(self, threads: usize) -> Result<Self, EngineError> {
-        let (needed, free) = (self.file_bytes(), memory_available());
-        if needed > free {
+        let needed = self.file_bytes();
+        if let Some(free) = too_little_for(needed) {
             return Err(self.refuse(&format!(
                 "to copy its weights takes {} and {} of memory are free; from the map (--load map) it runs all the same",
                 gb(needed),
@@ -218,6 +218,10 @@ impl Gguf {
     }
     pub fn shard_count(&self) -> usize {
         self.shards.len()
+    }
+    /// Whether the bytes come from files page by page as they are read, not from memory of our own.
+    pub fn is_mapped(&self) -> bool {
+        self.shards.iter().any(|shard| matches!(**shard, Bytes::Map(_)))
     }
     /// Bytes of all files together.
     pub fn file_bytes(&self) -> u64 {

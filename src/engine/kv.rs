@@ -1,14 +1,19 @@
-//! Keys and values of one sequence, in f32, f16 or q8_0 (32 int8 values and one f16 scale). Memory is asked for whole
-//! and touched as the sequence grows. What was stored is what everyone reads, the chunk that stored it too.
-//! Which token a position holds is for `Sequence` to know.
+//! Keys and values of one sequence, in f32, f16 or q8_0 (32 int8 values and one f16 scale): a table of blocks, which
+//! other sequences may share. Before positions are written, `prepare` makes their blocks this table's own. What was
+//! stored is what everyone reads, the chunk that stored it too. Which token a position holds is for `Sequence` to know.
 
 #![allow(unsafe_code)]
 
+pub mod blocks;
 pub mod int8;
+pub mod snapshot;
+pub mod tree;
 
-use super::pool::Shards;
+use super::EngineError;
+use blocks::{BLOCK, BlockPool, KvBlock, blocks_of, plane_bytes};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use std::sync::Arc;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvType {
@@ -53,99 +58,124 @@ impl KvShape {
     pub fn bytes_per_token(&self) -> usize {
         2 * self.layers * self.heads * self.kind.bytes(self.head_dim)
     }
+
+    /// Where one head's keys or values lie in a block.
+    fn plane(&self, layer: usize, value: bool, head: usize) -> std::ops::Range<usize> {
+        let bytes = plane_bytes(self.kind, self.head_dim);
+        let at = ((layer * 2 + usize::from(value)) * self.heads + head) * bytes;
+        at..at + bytes
+    }
 }
 
-/// [layer][key or value][head][position][head_dim], encoded.
+/// The blocks of one sequence.
+#[derive(Clone)]
 pub struct KvCache {
-    shape: KvShape,
+    pool: Arc<BlockPool>,
+    table: Vec<Arc<KvBlock>>,
     capacity: usize,
-    /// Positions there is memory for.
-    room: usize,
-    /// One buffer per layer, keys first, then values.
-    layers: Vec<Vec<u8>>,
 }
 
 impl KvCache {
+    /// A cache with memory of its own.
     pub fn new(shape: KvShape, capacity: usize) -> Self {
-        // Int8 lies in whole groups.
-        let room = capacity.next_multiple_of(int8::GROUP);
-        let bytes = 2 * shape.heads * room * shape.kind.bytes(shape.head_dim);
-        // Zeroed memory comes from the kernel page by page, when it is first written.
-        Self { shape, capacity, room, layers: (0..shape.layers).map(|_| vec![0; bytes]).collect() }
+        Self::of(&BlockPool::new(shape, blocks_of(capacity) + blocks::SPARE), capacity)
+    }
+
+    /// An empty cache for `capacity` positions at most, with memory from `pool`.
+    pub fn of(pool: &Arc<BlockPool>, capacity: usize) -> Self {
+        Self { pool: pool.clone(), table: Vec::new(), capacity }
     }
 
     pub fn shape(&self) -> KvShape {
-        self.shape
+        self.pool.shape()
     }
 
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    fn row_bytes(&self) -> usize {
-        self.shape.kind.bytes(self.shape.head_dim)
+    pub fn pool(&self) -> &Arc<BlockPool> {
+        &self.pool
     }
 
-    /// What a region stores the keys and values of one layer through.
-    pub fn planes(&mut self, layer: usize) -> Planes<'_> {
-        let (shape, room) = (self.shape, self.room);
-        Planes { shape, room, bytes: Shards::new(&mut self.layers[layer]) }
+    pub fn table(&self) -> &[Arc<KvBlock>] {
+        &self.table
     }
 
-    /// The stored bytes of positions `first..first + n` of every layer, to be put back by `restore`.
-    pub fn save(&self, first: usize, n: usize) -> Vec<u8> {
-        let mut saved = Vec::with_capacity(n * self.shape.bytes_per_token());
-        for (layer, row) in
-            (0..self.shape.layers).flat_map(|l| (0..2 * self.shape.heads).map(move |r| (l, r)))
+    /// Positions from `n` on are no longer needed.
+    pub fn truncate(&mut self, n: usize) {
+        self.table.truncate(blocks_of(n));
+    }
+
+    /// Takes the blocks that hold the first `n` positions in place of what was there.
+    pub fn take_over(&mut self, n: usize, blocks: Vec<Arc<KvBlock>>) {
+        self.table = blocks;
+        self.truncate(n);
+    }
+
+    /// Makes room for positions `start..start + n`, those before `start` being held: blocks that others share, or that
+    /// are a file's, are copied first.
+    pub fn prepare(&mut self, start: usize, n: usize) -> Result<(), EngineError> {
+        self.truncate(start);
+        if !start.is_multiple_of(BLOCK)
+            && let Some(last) = self.table.last_mut()
+            && Arc::get_mut(last).and_then(KvBlock::own).is_none()
         {
-            saved.extend_from_slice(&self.layers[layer][self.span(row, first, n)]);
+            let mut copy = self.pool.take()?;
+            copy.copy_from(last);
+            *last = Arc::new(copy);
         }
-        saved
+        while self.table.len() < blocks_of(start + n) {
+            self.table.push(Arc::new(self.pool.take()?));
+        }
+        Ok(())
     }
 
-    /// Puts back what `save` took from the same positions.
-    pub fn restore(&mut self, first: usize, n: usize, saved: &[u8]) {
-        let part = self.span(0, first, n).len();
-        for (i, part) in saved.chunks_exact(part.max(1)).enumerate() {
-            let (layer, row) = (i / (2 * self.shape.heads), i % (2 * self.shape.heads));
-            let span = self.span(row, first, n);
-            self.layers[layer][span].copy_from_slice(part);
-        }
-    }
-
-    /// Where positions `first..first + n` of one head's keys or values lie in a layer's buffer.
-    fn span(&self, row: usize, first: usize, n: usize) -> std::ops::Range<usize> {
-        // What shares a group with them is part of it: it stays as it is meanwhile.
-        let (first, n) = match self.shape.kind {
-            KvType::Q8_0 => {
-                let end = (first + n).next_multiple_of(int8::GROUP);
-                let first = first / int8::GROUP * int8::GROUP;
-                (first, if n == 0 { 0 } else { end - first })
-            }
-            _ => (first, n),
+    /// What a pass stores the keys and values of positions from `start` on through, after `prepare`.
+    pub fn planes(&mut self, start: usize) -> Planes {
+        let first = start / BLOCK;
+        let own = |block: &mut Arc<KvBlock>| {
+            Arc::get_mut(block).and_then(KvBlock::own).unwrap_or(std::ptr::null_mut())
         };
-        let at = (row * self.room + first) * self.row_bytes();
-        at..at + n * self.row_bytes()
+        let blocks = self.table.iter_mut().skip(first).map(own).collect();
+        Planes { shape: self.pool.shape(), first, blocks }
     }
 
-    /// `n` groups of one head's int8 keys or values from group `first` (see `int8`).
+    /// The bytes of one head's keys or values in a block.
+    fn plane(&self, layer: usize, value: bool, head: usize, block: usize) -> &[u8] {
+        let shape = self.pool.shape();
+        &self.table[block].bytes()[shape.plane(layer, value, head)]
+    }
+
+    /// `n` groups of one head's int8 keys or values from group `first` (see `int8`), all of one block.
     pub fn groups(&self, layer: usize, value: bool, head: usize, first: usize, n: usize) -> &[u8] {
-        let bytes = int8::group_bytes(self.shape.head_dim);
-        let at = ((usize::from(value) * self.shape.heads + head) * (self.room / int8::GROUP) + first) * bytes;
-        &self.layers[layer][at..at + n * bytes]
+        const GROUPS: usize = BLOCK / int8::GROUP;
+        let bytes = int8::group_bytes(self.pool.shape().head_dim);
+        let at = first % GROUPS * bytes;
+        &self.plane(layer, value, head, first / GROUPS)[at..at + n * bytes]
     }
 
     /// Decodes positions `first..first + n` of one head into `out`: [n][head_dim].
     pub fn load(&self, layer: usize, value: bool, head: usize, first: usize, n: usize, out: &mut [f32]) {
-        let bytes = self.row_bytes();
-        let at = ((usize::from(value) * self.shape.heads + head) * self.room + first) * bytes;
-        let out = &mut out[..n * self.shape.head_dim];
-        let rows = &self.layers[layer][at..at + n * bytes];
-        match self.shape.kind {
+        let dim = self.pool.shape().head_dim;
+        let (mut at, mut out) = (first, &mut out[..n * dim]);
+        while at < first + n {
+            let part = (first + n - at).min(BLOCK - at % BLOCK);
+            let (here, rest) = out.split_at_mut(part * dim);
+            self.load_part(self.plane(layer, value, head, at / BLOCK), value, at % BLOCK, here);
+            (at, out) = (at + part, rest);
+        }
+    }
+
+    fn load_part(&self, plane: &[u8], value: bool, first: usize, out: &mut [f32]) {
+        let KvShape { head_dim, kind, .. } = self.pool.shape();
+        let rows = &plane[first * kind.bytes(head_dim)..];
+        match kind {
             KvType::Q8_0 => {
-                for (i, out) in out.chunks_exact_mut(self.shape.head_dim).enumerate() {
+                let bytes = int8::group_bytes(head_dim);
+                for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
                     let position = first + i;
-                    let group = self.groups(layer, value, head, position / int8::GROUP, 1);
+                    let group = &plane[position / int8::GROUP * bytes..][..bytes];
                     int8::load(group, value, position % int8::GROUP, out);
                 }
             }
@@ -167,35 +197,47 @@ impl KvCache {
     }
 }
 
-/// The keys and values of one layer, to be stored by several threads at once.
-pub struct Planes<'a> {
+/// Where a pass stores the keys and values of one sequence; several threads may at once. Good until the table changes.
+pub struct Planes {
     shape: KvShape,
-    room: usize,
-    bytes: Shards<'a, u8>,
+    /// Number of the first block.
+    first: usize,
+    blocks: Vec<*mut u8>,
 }
 
-impl Planes<'_> {
+// SAFETY: the blocks are this pass's own, and `store` has its caller promise that no two write to the same place.
+unsafe impl Sync for Planes {}
+
+impl Planes {
     /// Stores one head's key (`value` false) or value at `position`.
     ///
     /// # Safety
-    /// Nobody else stores keys (or values) of this head meanwhile.
-    pub unsafe fn store(&self, value: bool, head: usize, position: usize, row: &[f32]) {
-        let bytes = self.shape.kind.bytes(self.shape.head_dim);
-        let at = ((usize::from(value) * self.shape.heads + head) * self.room + position) * bytes;
-        // SAFETY: the caller's promise, of this place and of the group around it.
-        let slice = |at: usize, n: usize| unsafe { self.bytes.slice(at, n) };
-        match self.shape.kind {
+    /// The table that this came from is there and unchanged, and nobody else stores keys (or values) of this layer's
+    /// head meanwhile, or reads them.
+    pub unsafe fn store(&self, layer: usize, value: bool, head: usize, position: usize, row: &[f32]) {
+        let KvShape { head_dim, kind, .. } = self.shape;
+        assert!(row.len() == head_dim && layer < self.shape.layers && head < self.shape.heads);
+        let block = self.blocks[position / BLOCK - self.first];
+        assert!(!block.is_null(), "a block was not prepared");
+        let plane = self.shape.plane(layer, value, head);
+        // SAFETY: this plane of a block of that shape; the caller's promise.
+        let plane = unsafe { std::slice::from_raw_parts_mut(block.add(plane.start), plane.len()) };
+        let (slot, bytes) = (position % BLOCK, kind.bytes(head_dim));
+        match kind {
             KvType::Q8_0 => {
-                let slot = position % int8::GROUP;
-                int8::store(slice(at - slot * bytes, int8::GROUP * bytes), value, slot, row);
+                let bytes = int8::group_bytes(head_dim);
+                let group = &mut plane[slot / int8::GROUP * bytes..][..bytes];
+                int8::store(group, value, slot % int8::GROUP, row);
             }
             KvType::F32 => {
-                for (out, x) in slice(at, bytes).as_chunks_mut::<4>().0.iter_mut().zip(row) {
+                let out = &mut plane[slot * bytes..][..bytes];
+                for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(row) {
                     *out = x.to_le_bytes();
                 }
             }
             KvType::F16 => {
-                for (out, x) in slice(at, bytes).as_chunks_mut::<2>().0.iter_mut().zip(row) {
+                let out = &mut plane[slot * bytes..][..bytes];
+                for (out, x) in out.as_chunks_mut::<2>().0.iter_mut().zip(row) {
                     *out = f16::from_f32(*x).to_le_bytes();
                 }
             }

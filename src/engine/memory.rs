@@ -1,10 +1,14 @@
 //! Memory: what the system has left and what this process holds, the caches in front of it, and large buffers of our
 //! own in huge pages. Weights are usually no buffer at all but a mapped file; `Anonymous` is for those who copy them
-//! (`Load::Copy`), for made-up weights and for measuring bandwidth. Whether a size is acceptable is for the callers.
+//! (`Load::Copy`), for made-up weights and for measuring bandwidth. What the system lets us have is read by `system`;
+//! everyone who takes memory, or announces that it will be taken, asks here.
+
+mod system;
 
 use memmap2::{Advice, MmapMut};
 use std::collections::HashMap;
 use std::path::Path;
+use system::{Sources, field};
 
 /// Where the weights of a file lie while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,26 +78,41 @@ impl std::ops::Deref for Anonymous {
     }
 }
 
-/// A line `KEY:   N kB` of a file of /proc, in bytes.
-fn field(path: &str, key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+impl std::ops::DerefMut for Anonymous {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
 }
 
-/// Bytes of memory that can be had without pushing others out; all there is where the system does not say.
-pub fn memory_available() -> u64 {
-    field("/proc/meminfo", "MemAvailable").unwrap_or(u64::MAX)
+/// Bytes of memory that can be had without swapping, of the machine and of the control groups this process runs in;
+/// cached files count, since they give way. `None` where the system does not say.
+pub fn memory_available() -> Option<u64> {
+    Sources::default().available()
+}
+
+/// Bytes of memory that there are, in use or not.
+pub fn memory_total() -> Option<u64> {
+    Sources::default().total()
+}
+
+/// What is free, where that is less than `bytes`; `None` where they fit, or nobody knows.
+pub fn too_little_for(bytes: u64) -> Option<u64> {
+    too_little(bytes, memory_available())
+}
+
+/// The same of `free` bytes that were asked for before: the one place that says what fits.
+pub fn too_little(bytes: u64, free: Option<u64>) -> Option<u64> {
+    free.filter(|free| bytes > *free)
 }
 
 /// The most that this process ever held in memory, mapped weights included; `None` where the system does not say.
 pub fn peak_resident() -> Option<u64> {
-    field("/proc/self/status", "VmHWM")
+    field(Path::new("/proc/self/status"), "VmHWM")
 }
 
 /// What this process holds now beside mapped files.
 pub fn resident_beside_files() -> Option<u64> {
-    field("/proc/self/status", "RssAnon")
+    field(Path::new("/proc/self/status"), "RssAnon")
 }
 
 /// Bytes of the last level of cache, all of it together where groups of cores have their own.
@@ -145,6 +164,13 @@ mod tests {
         }
         assert_eq!(caches(dir.path()), Some(64 << 20));
         assert_eq!(caches(&dir.path().join("none")), None);
+    }
+
+    #[test]
+    fn what_is_larger_than_what_is_free_does_not_fit() {
+        assert_eq!(too_little(8, Some(7)), Some(7));
+        assert_eq!(too_little(7, Some(7)), None);
+        assert_eq!(too_little(u64::MAX, None), None);
     }
 
     #[test]

@@ -14,21 +14,27 @@ pub mod memory;
 pub mod ops;
 pub mod pool;
 pub mod quant;
+pub mod recall;
 pub mod sampler;
 pub mod score;
+mod sequence;
 pub mod synthetic;
 pub mod tokenizer;
 pub mod weights;
+pub mod yarn;
 
-pub use forward::Want;
-use forward::{Buffers, Pass};
+use forward::{Buffers, Part, Pass};
+pub use forward::{Want, working_bytes};
 use gguf::Gguf;
 use kernels::KernelSet;
+use kv::blocks::{BlockPool, SPARE, blocks_of};
+use kv::snapshot::SnapshotStore;
 use kv::{KvCache, KvShape, KvType};
 use memory::Load;
-pub use memory::memory_available;
 use pool::Pool;
+pub use sequence::Sequence;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use weights::{ModelConfig, Weights};
 
@@ -44,6 +50,8 @@ pub enum EngineError {
     Io { path: String, source: std::io::Error },
     #[error("{needed} tokens do not fit the context of {limit}")]
     ContextFull { needed: usize, limit: usize },
+    #[error("memory for keys and values is used up: {held} tokens are in use and there is room for {limit}")]
+    CacheFull { held: usize, limit: usize },
     #[error("token {token} is not in the vocabulary of {vocab}")]
     BadToken { token: TokenId, vocab: usize },
     #[error("cancelled")]
@@ -58,12 +66,14 @@ pub struct EngineOptions {
     /// Tokens of a prefill batch.
     pub batch: usize,
     pub load: Load,
+    /// Tokens that a sequence may reach, where they are more than the model's own: by YaRN. 0: no more.
+    pub context: usize,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, kernels: KernelSet::best(), batch: 2048, load: Load::Map }
+        Self { threads, kernels: KernelSet::best(), batch: 2048, load: Load::Map, context: 0 }
     }
 }
 
@@ -77,49 +87,9 @@ pub struct Engine {
     pool: Pool,
     options: EngineOptions,
     buffers: Buffers,
-}
-
-/// The tokens of one conversation and what the model keeps of them.
-pub struct Sequence {
-    cache: KvCache,
-    tokens: Vec<TokenId>,
-}
-
-impl Sequence {
-    pub fn tokens(&self) -> &[TokenId] {
-        &self.tokens
-    }
-    pub fn capacity(&self) -> usize {
-        self.cache.capacity()
-    }
-    /// Forgets all but the first `n` tokens; exact, and costs nothing.
-    pub fn truncate(&mut self, n: usize) {
-        self.tokens.truncate(n);
-    }
-    /// Goes back to the first `at` tokens to try another continuation of at most `most` tokens; `put_back` undoes it.
-    pub fn set_aside(&mut self, at: usize, most: usize) -> Aside {
-        let at = at.min(self.tokens.len());
-        let most = most.min(self.capacity() - at);
-        let rows = self.cache.save(at, most.min(self.tokens.len() - at));
-        Aside { at, most, tokens: self.tokens.split_off(at), rows }
-    }
-    /// What was set aside continues the sequence again, bit for bit, in place of what was tried.
-    pub fn put_back(&mut self, aside: Aside) {
-        debug_assert!(self.tokens.len() <= aside.at + aside.most);
-        self.tokens.truncate(aside.at);
-        self.cache.restore(aside.at, aside.most.min(aside.tokens.len()), &aside.rows);
-        self.tokens.extend_from_slice(&aside.tokens);
-    }
-}
-
-/// The end of a sequence while another one is tried in its place.
-#[derive(Debug)]
-pub struct Aside {
-    at: usize,
-    /// Tokens that may be tried: so many keys and values are kept.
-    most: usize,
-    tokens: Vec<TokenId>,
-    rows: Vec<u8>,
+    /// Memory for keys and values, by their type.
+    pools: Vec<Arc<BlockPool>>,
+    snapshots: Option<(Arc<BlockPool>, SnapshotStore)>,
 }
 
 impl Engine {
@@ -128,7 +98,8 @@ impl Engine {
     }
 
     pub fn new(gguf: Gguf, options: EngineOptions) -> Result<Self, EngineError> {
-        let config = ModelConfig::from_gguf(&gguf)?;
+        let mut config = ModelConfig::from_gguf(&gguf)?;
+        config.extend(options.context);
         // Everything is checked on the map before memory is taken for a copy.
         let weights = Weights::new(gguf, &config)?;
         let weights = match options.load {
@@ -145,7 +116,15 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let pool = Pool::new(options.threads.max(1))
             .map_err(|source| EngineError::Io { path: "engine threads".into(), source })?;
-        Ok(Self { config, weights, pool, options, buffers: Buffers::default() })
+        Ok(Self {
+            config,
+            weights,
+            pool,
+            options,
+            buffers: Buffers::default(),
+            pools: Vec::new(),
+            snapshots: None,
+        })
     }
 
     pub fn gguf(&self) -> &Gguf {
@@ -165,9 +144,21 @@ impl Engine {
         self.weights.bytes_per_token(&self.config)
     }
 
+    /// The memory that sequences of this type share: grown to one context of `context` tokens and some blocks more.
+    pub fn pool(&mut self, context: usize, kind: KvType) -> Arc<BlockPool> {
+        let (shape, most) = (self.kv_shape(kind), blocks_of(context) + SPARE);
+        if let Some(pool) = self.pools.iter().find(|pool| pool.shape() == shape) {
+            pool.at_least(most);
+            return pool.clone();
+        }
+        let pool = BlockPool::new(shape, most);
+        self.pools.push(pool.clone());
+        pool
+    }
+
     /// An empty sequence with room for `context` tokens.
-    pub fn sequence(&self, context: usize, kind: KvType) -> Sequence {
-        Sequence { cache: KvCache::new(self.kv_shape(kind), context), tokens: Vec::new() }
+    pub fn sequence(&mut self, context: usize, kind: KvType) -> Sequence {
+        Sequence::new(KvCache::of(&self.pool(context, kind), context))
     }
 
     /// Appends `tokens` in batches and returns the logits of the last one (or of all). `progress` is told how many
@@ -181,26 +172,16 @@ impl Engine {
         cancel: &AtomicBool,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<f32>, EngineError> {
-        let needed = sequence.tokens.len() + tokens.len();
-        if needed > sequence.capacity() {
-            return Err(EngineError::ContextFull { needed, limit: sequence.capacity() });
-        }
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= self.config.vocab) {
-            return Err(EngineError::BadToken { token, vocab: self.config.vocab });
+        self.known(tokens)?;
+        let (needed, limit) = (sequence.len() + tokens.len(), sequence.capacity());
+        if needed > limit {
+            return Err(EngineError::ContextFull { needed, limit });
         }
         let mut logits = Vec::new();
         let mut done = 0;
         for batch in tokens.chunks(self.options.batch.max(1)) {
             let last = done + batch.len() == tokens.len();
             let wanted = if want == Want::Last && !last { Want::Nothing } else { want };
-            let mut pass = Pass {
-                config: &self.config,
-                weights: &self.weights,
-                pool: &mut self.pool,
-                set: self.options.kernels,
-                cancel,
-            };
-            let start = sequence.tokens.len();
             let (layers, mut told) = (self.config.layers, 0);
             let mut by_layer = |layer: usize| {
                 // A batch may take seconds: what the layers come to is told as tokens.
@@ -210,11 +191,59 @@ impl Engine {
                     progress(done + part);
                 }
             };
-            let cache = &mut sequence.cache;
-            logits.extend(pass.run(batch, start, cache, wanted, &mut self.buffers, &mut by_layer)?);
-            sequence.tokens.extend_from_slice(batch);
+            logits.extend(self.pass(&mut [(sequence, batch)], wanted, cancel, &mut by_layer)?);
             done += batch.len();
             progress(done);
+        }
+        Ok(logits)
+    }
+
+    /// Appends to several sequences in one batch, each its own tokens: the weights are read once for all. Returns the
+    /// logits of all tokens in order. On an error none has changed.
+    pub fn append_many(
+        &mut self,
+        parts: &mut [(&mut Sequence, &[TokenId])],
+        cancel: &AtomicBool,
+    ) -> Result<Vec<f32>, EngineError> {
+        parts.iter().try_for_each(|(_, tokens)| self.known(tokens))?;
+        self.pass(parts, Want::All, cancel, &mut |_| {})
+    }
+
+    fn known(&self, tokens: &[TokenId]) -> Result<(), EngineError> {
+        match tokens.iter().find(|&&token| token as usize >= self.config.vocab) {
+            Some(&token) => Err(EngineError::BadToken { token, vocab: self.config.vocab }),
+            None => Ok(()),
+        }
+    }
+
+    fn pass(
+        &mut self,
+        parts: &mut [(&mut Sequence, &[TokenId])],
+        want: Want,
+        cancel: &AtomicBool,
+        by_layer: &mut dyn FnMut(usize),
+    ) -> Result<Vec<f32>, EngineError> {
+        for (sequence, tokens) in parts.iter_mut() {
+            sequence.prepare(tokens.len())?;
+        }
+        let mut pass = Pass {
+            config: &self.config,
+            weights: &self.weights,
+            pool: &mut self.pool,
+            set: self.options.kernels,
+            cancel,
+        };
+        let mut batch: Vec<Part<'_>> = parts
+            .iter_mut()
+            .filter(|(_, tokens)| !tokens.is_empty())
+            .map(|(sequence, tokens)| Part::new(tokens, sequence.tokens.len(), &mut sequence.cache))
+            .collect();
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let logits = pass.run(&mut batch, want, &mut self.buffers, by_layer)?;
+        for (sequence, tokens) in parts {
+            sequence.tokens.extend_from_slice(tokens);
         }
         Ok(logits)
     }

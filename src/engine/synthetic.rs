@@ -4,7 +4,7 @@
 //! they would with the whole model. Says nothing about answers. Which shapes there are is for the callers.
 
 use super::gguf::{Gguf, TensorInfo};
-use super::memory::{Anonymous, Load, gb, memory_available};
+use super::memory::{Anonymous, Load, gb, too_little_for};
 use super::quant::QuantType;
 use super::weights::{Arch, Layer, ModelConfig, Weights};
 use super::{Engine, EngineError, EngineOptions};
@@ -113,8 +113,7 @@ impl Synthetic {
 
     /// Takes the memory, fills it, and runs on it.
     pub fn engine(self, name: &str, options: EngineOptions) -> Result<Engine, EngineError> {
-        let free = memory_available();
-        if self.bytes > free {
+        if let Some(free) = too_little_for(self.bytes) {
             return Err(EngineError::BadModel(format!(
                 "{name}: made-up weights take {} and {} of memory are free",
                 gb(self.bytes),
@@ -228,6 +227,7 @@ mod tests {
             context: 512,
             eps: 1e-6,
             rope_theta: 1e6,
+            yarn: None,
             experts: if moe { 8 } else { 0 },
             experts_used: if moe { 2 } else { 0 },
             expert_ff: if moe { 256 } else { 0 },

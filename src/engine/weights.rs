@@ -6,6 +6,7 @@ use super::EngineError;
 use super::gguf::{Gguf, TensorInfo};
 use super::kernels::Matrix;
 use super::kv::{KvShape, KvType};
+use super::yarn::Yarn;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {
@@ -41,6 +42,8 @@ pub struct ModelConfig {
     pub context: usize,
     pub eps: f32,
     pub rope_theta: f64,
+    /// How positions beyond those of the training are met, if they are.
+    pub yarn: Option<Yarn>,
     /// Experts, experts used per token, width of one; 0 for dense models.
     pub experts: usize,
     pub experts_used: usize,
@@ -92,6 +95,7 @@ impl ModelConfig {
         if !(eps.is_finite() && eps > 0.0 && rope_theta.is_finite() && rope_theta > 0.0) {
             return Err(gguf.refuse("rms epsilon and rope base must be positive numbers"));
         }
+        let yarn = Yarn::from_gguf(gguf, name)?;
         let vocab = gguf.require_tensor("token_embd.weight")?.dims.get(1).copied().unwrap_or(0);
         let context = size("context_length", 1, 1 << 30)?;
         Ok(Self {
@@ -106,10 +110,20 @@ impl ModelConfig {
             context,
             eps: eps as f32,
             rope_theta,
+            yarn,
             experts,
             experts_used,
             expert_ff,
         })
+    }
+
+    /// Reaches `context` tokens: beyond the model's own by YaRN.
+    pub fn extend(&mut self, context: usize) {
+        if context > self.context {
+            let original = self.yarn.map_or(self.context, |yarn| yarn.original);
+            self.yarn = Some(Yarn { factor: context as f64 / original as f64, original });
+            self.context = context;
+        }
     }
 
     /// The shape of its cache of keys and values.

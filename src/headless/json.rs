@@ -8,11 +8,13 @@ use std::io;
 
 pub(super) struct Json {
     quiet: bool,
+    /// Lines of a resumed session's log that could not be read.
+    damaged: Vec<usize>,
 }
 
 impl Json {
     pub fn new(options: &Options) -> Self {
-        Self { quiet: options.quiet }
+        Self { quiet: options.quiet, damaged: Vec::new() }
     }
 }
 
@@ -22,12 +24,20 @@ impl View for Json {
             Event::Error { message, .. } if !self.quiet => {
                 writeln!(streams.err, "qwright: {}", escape_for_terminal(message))
             }
+            Event::Resumed { damaged, .. } => {
+                self.damaged.clone_from(damaged);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
 
     fn end(&mut self, result: &ExecResult, streams: &mut Streams<'_>) -> io::Result<()> {
-        writeln!(streams.out, "{}", escape_json(&object(result).to_string()))
+        let mut object = object(result);
+        if !self.damaged.is_empty() {
+            object["damaged_log_lines"] = json!(self.damaged);
+        }
+        writeln!(streams.out, "{}", escape_json(&object.to_string()))
     }
 }
 
@@ -62,6 +72,7 @@ fn object(result: &ExecResult) -> Value {
         "is_error": ending != Ending::Done,
         "result": answer,
         "error": ending.message(),
+        "hint": ending.hint(),
         "session_id": result.session_id,
         "model": result.model,
         "num_turns": outcome.map_or(0, |outcome| outcome.model_calls),
@@ -73,6 +84,7 @@ fn object(result: &ExecResult) -> Value {
             "completion": usage.completion,
             "repeated": usage.repeated,
         },
+        "compactions": outcome.map_or(0, |outcome| outcome.compactions),
         "duration_ms": u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX),
         "sandbox": result.sandbox,
         "denials": outcome.map(|outcome| &outcome.denials).cloned().unwrap_or_default(),

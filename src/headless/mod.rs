@@ -103,7 +103,7 @@ pub fn run(
             let _ = ops.send(Op::Interrupt);
         }
         if interrupted.is_some_and(|since| since.elapsed() > GRACE) {
-            result.outcome = Some(left_behind());
+            result.outcome = Some(TurnOutcome::ended(Ending::Interrupted));
             break;
         }
         let event = match events.recv_timeout(TICK) {
@@ -139,17 +139,4 @@ pub fn run(
         .filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
         .map(|error| error.to_string());
     result
-}
-
-/// The outcome of a turn that did not stop in time.
-fn left_behind() -> TurnOutcome {
-    TurnOutcome {
-        ending: Ending::Interrupted,
-        answer: String::new(),
-        model_calls: 0,
-        tool_calls: 0,
-        usage: Default::default(),
-        denials: Vec::new(),
-        diff: String::new(),
-    }
 }

@@ -2,7 +2,7 @@
 //! prefill shows a bar; elsewhere a line marks begin and end. Everything from outside passes the choke point.
 
 use super::{ExecResult, Options, Streams, View};
-use crate::agent::protocol::{Ending, Event, TurnOutcome};
+use crate::agent::protocol::{Event, TurnOutcome};
 use crate::chat::escape::{escape_for_terminal, escape_line};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io;
@@ -170,18 +170,34 @@ impl Text {
         Ok(())
     }
 
+    /// Lines of the session log that could not be read.
+    fn damage(&mut self, streams: &mut Streams<'_>, damaged: &[usize]) -> io::Result<()> {
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        let lines: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "qwright: the session log is damaged in line {}; what stood there is missing from the conversation",
+            lines.join(", ")
+        );
+        self.line(streams, &text)
+    }
+
     fn statistics(&mut self, result: &ExecResult, outcome: &TurnOutcome) -> String {
         let usage = outcome.usage;
         format!(
-            "{}: {:.1} s, {} model calls, {} tool calls, tokens: {} prompt ({} cached), {} generated; sandbox: {}",
+            "{}: {:.1} s, {} model calls, {} tool calls, tokens: {} prompt ({} cached, {} prefilled, {} of them again), {} generated; sandbox: {}; session {}",
             escape_line(&result.model),
             result.duration.as_secs_f64(),
             outcome.model_calls,
             outcome.tool_calls,
             usage.prompt,
             usage.cached,
+            usage.prefilled,
+            usage.repeated,
             usage.completion,
             escape_line(&result.sandbox),
+            escape_line(&result.session_id),
         )
     }
 }
@@ -193,6 +209,7 @@ impl View for Text {
                 Event::Error { message, .. } => {
                     self.line(streams, &format!("qwright: {}", escape_for_terminal(message)))
                 }
+                Event::Resumed { damaged, .. } => self.damage(streams, damaged),
                 _ => Ok(()),
             };
         }
@@ -223,6 +240,28 @@ impl View for Text {
                 self.line(streams, &format!("{mark} {}", escape_line(summary)))
             }
             Event::DiffProduced { diff, .. } => self.diff(streams, diff),
+            Event::Resumed { messages, turns, forked_from, damaged } => {
+                let from = forked_from.as_ref().map_or(String::new(), |id| format!(" (a fork of {id})"));
+                let text =
+                    format!("continued{}: {messages} messages of {turns} requests", escape_line(&from));
+                let text = self.style("2", &text);
+                self.line(streams, &text)?;
+                self.damage(streams, damaged)
+            }
+            Event::Compacted { before, after, dropped } => {
+                let dropped: Vec<String> =
+                    dropped.iter().map(|line| format!("  - {}", escape_line(line))).collect();
+                let head = format!(
+                    "the conversation was shortened from {before} to {after} tokens; what went is still in the log:"
+                );
+                let text = self.style("2", &format!("{head}\n{}", dropped.join("\n")));
+                self.line(streams, &text)
+            }
+            Event::AsideFinished { question, answer, problem, .. } => {
+                let answer = problem.as_ref().unwrap_or(answer);
+                let text = format!("{}\n{}", escape_line(question), escape_for_terminal(answer));
+                self.line(streams, &text)
+            }
             Event::Undone { restored, .. } if restored.is_empty() => Ok(()),
             Event::Undone { restored, .. } => {
                 let text = format!("taken back: {}", escape_line(&restored.join(", ")));
@@ -237,7 +276,9 @@ impl View for Text {
                     None => Ok(()),
                 }
             }
-            Event::TurnStarted
+            // A side answer is shown whole.
+            Event::AsideDelta { .. }
+            | Event::TurnStarted
             | Event::ApprovalRequested { .. }
             | Event::ContextUsage { .. }
             | Event::TurnFinished { .. } => Ok(()),
@@ -266,8 +307,8 @@ impl View for Text {
         if let Some(message) = ending.message() {
             let _ = writeln!(streams.err, "qwright: {}", escape_for_terminal(&message));
         }
-        if let Ending::Failed { hint, .. } | Ending::ModelUnavailable { hint, .. } = &ending {
-            let _ = writeln!(streams.err, "  {}", escape_line(hint));
+        if let Some(hint) = ending.hint() {
+            let _ = writeln!(streams.err, "  {}", escape_line(&hint));
         }
         let answer = result.outcome.as_ref().map_or("", |outcome| outcome.answer.trim());
         let shown_already = self.screen && self.streamed;

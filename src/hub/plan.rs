@@ -41,7 +41,11 @@ pub struct Row {
     pub bytes_per_token: u64,
     pub here: bool,
     pub verdict: Verdict,
-    /// Expected decode speed, an estimate: bandwidth over `bytes_per_token`, and what does not fit memory from a disk
+    /// Memory it lacks.
+    pub short_by: u64,
+    /// It would lack none with a q8_0 cache.
+    pub fits_with_q8_0: bool,
+    /// Expected decode speed, at most: bandwidth over `bytes_per_token`, and what does not fit memory from a disk
     /// of 2 GB/s. Absent where the bandwidth is unknown.
     pub tokens_per_second: Option<f64>,
     pub recommended: bool,
@@ -85,7 +89,10 @@ fn row(entry: &CatalogueEntry, quant: &Quant, question: &Question<'_>) -> Row {
     let on_disk = here
         || question.disk_free.is_none_or(|free| quant.bytes.saturating_add(super::pull::DISK_MARGIN) <= free);
     let available = question.machine.memory_available;
-    let verdict = match (on_disk, available.is_none_or(|m| memory_needed <= m)) {
+    let lacks = |needed: u64| available.map_or(0, |m| needed.saturating_sub(m));
+    let short_by = lacks(memory_needed);
+    let smaller = memory_needed - kv_bytes + entry.shape.kv_bytes_per_token(KvWidth::Q8).saturating_mul(ctx);
+    let verdict = match (on_disk, short_by == 0) {
         (false, _) => Verdict::NoRoom,
         (true, true) => Verdict::Fits,
         (true, false) => Verdict::Slow,
@@ -100,6 +107,8 @@ fn row(entry: &CatalogueEntry, quant: &Quant, question: &Question<'_>) -> Row {
         bytes_per_token: entry.shape.bytes_per_token(quant.bytes, quant.bits()),
         here,
         verdict,
+        short_by,
+        fits_with_q8_0: lacks(smaller) == 0,
         tokens_per_second: question.bandwidth.map(|b| expected_speed(entry, quant, b, cached)),
         recommended: false,
     }
@@ -134,21 +143,26 @@ pub fn table(rows: &[Row], question: &Question<'_>) -> String {
     );
     let _ = writeln!(
         out,
-        "  {:<22} {:<7} {:>9} {:>9} {:>11} {:>9}  ",
+        "  {:<22} {:<7} {:>9} {:>9} {:>11} {:>9}",
         "model", "quant", "file", "memory", "reads/token", "tokens/s"
     );
     for row in rows {
         let mark = if row.recommended { '*' } else { ' ' };
         let speed = match row.tokens_per_second {
             Some(t) if t >= 10.0 => format!("{t:.0}"),
-            Some(t) if t >= 0.1 => format!("{t:.1}"),
-            Some(_) => "<0.1".into(),
+            Some(t) if t >= 1.0 => format!("{t:.1}"),
+            // Nearly the seconds of a token, upside down: one digit would say nothing.
+            Some(t) if t >= 0.01 => format!("{t:.2}"),
+            Some(_) => "<0.01".into(),
             None => "-".into(),
         };
         let verdict = match row.verdict {
-            Verdict::Fits => "fits",
-            Verdict::Slow => "more than the memory: runs from the map, slowly",
-            Verdict::NoRoom => "no room on disk",
+            Verdict::Fits => "fits".to_string(),
+            Verdict::Slow if row.fits_with_q8_0 => {
+                format!("{} short, fits with --kv q8_0", human(row.short_by))
+            }
+            Verdict::Slow => format!("{} short", human(row.short_by)),
+            Verdict::NoRoom => "no room on disk".into(),
         };
         let here = if row.here { ", here already" } else { "" };
         let _ = writeln!(
@@ -172,14 +186,15 @@ pub fn table(rows: &[Row], question: &Question<'_>) -> String {
     }
     let _ = writeln!(
         out,
-        "Memory: the file, the KV cache of {} tokens of context and 1 GB.\n\
-         tokens/s: an estimate for writing with little context: {}, just measured, over the bytes a token reads;\n\
-         what does not fit memory comes from a disk of 2 GB/s.\n\
+        "Memory: the file, the KV cache of {} tokens of context and 1 GB. What is short of it runs all the same, from the\n\
+         file, reading the disk again for every token.\n\
+         tokens/s: at most, writing with little context: {} over the bytes a token reads, and what is\n\
+         short of memory from a disk of 2 GB/s. Other programs at work while it is measured lower it.\n\
          `qwright bench --shape MODEL` runs a model's true layers on random weights, without its file.",
         question.ctx,
         question
             .bandwidth
-            .map_or("bandwidth (unknown here)".into(), |b| format!("{:.0} GB/s of bandwidth", b / 1e9)),
+            .map_or("bandwidth (unknown here)".into(), |b| format!("the {:.0} GB/s just measured", b / 1e9)),
     );
     out
 }

@@ -3,6 +3,7 @@
 //! history that is not a continuation of the last one (undo, another conversation) keeps the longest common prefix of
 //! tokens; what must be prefilled again is counted.
 
+mod aside;
 mod decode;
 mod drafts;
 
@@ -13,15 +14,17 @@ use super::revise::{Means, SLACK, Search};
 use super::{
     Generated, Model, ModelError, ModelEvent, ModelInfo, Request, Revised, Revision, StopReason, Usage,
 };
-use crate::chat::{ChatFormat, Message, ParseEvent, Role, Segment, ToolSpec};
+use crate::chat::{ChatFormat, Message, ParseEvent, Role, Segment, ToolSpec, Written};
 use crate::engine::backend::{Backend, BackendKind};
 use crate::engine::gguf::Gguf;
 use crate::engine::kv::KvType;
+use crate::engine::memory::too_little_for;
+use crate::engine::recall::Snapshots;
 use crate::engine::sampler::{SamplingParams, TokenMask};
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{EngineError, EngineOptions, Sequence, TokenId, Want};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,10 +41,14 @@ pub struct LocalOptions {
     /// The model's recommended settings; a request's own come first.
     pub sampling: SamplingParams,
     pub decoding: Decoding,
+    /// Where keys and values are kept between sessions, and how many bytes of them.
+    pub snapshots: Option<(PathBuf, u64)>,
 }
 
 /// Context of a model when nothing is asked for: enough for a long session, at a stated size in memory.
 pub const DEFAULT_CONTEXT: usize = 32_768;
+/// As far as YaRN is used.
+pub const FARTHEST: usize = 1 << 20;
 /// Tokens before an answer that the repetition penalty looks at too.
 const PENALTY_BEFORE: usize = 64;
 /// Tokens between two progress reports of a prefill.
@@ -61,15 +68,35 @@ pub struct LocalModel {
     held: usize,
     search: Option<(u64, Search)>,
     tools: Vec<ToolSpec>,
+    /// Names the vocabulary: tokens of another are not ours.
+    vocabulary: String,
     decoding: Decoding,
     /// The grammar of the tools last asked with, and whether values were held to the workspace; the vocabulary as it
     /// needs it.
     grammar: Option<Grammar>,
     grammar_of: (Vec<ToolSpec>, bool),
-    vocabulary: Option<Arc<Vocabulary>>,
+    trie: Option<Arc<Vocabulary>>,
     /// What batches and drafts came to so far, and the last answer.
     record: drafts::Record,
     stats: DecodeStats,
+}
+
+/// Where a history stands in what the model holds.
+enum Plan {
+    /// It goes on where the sequence is cut at this many tokens, with these.
+    Continues(usize, Vec<TokenId>),
+    /// It is these tokens, from the first.
+    Whole(Vec<TokenId>),
+}
+
+impl Plan {
+    /// Tokens of the history.
+    fn len(&self) -> usize {
+        match self {
+            Self::Continues(kept, new) => kept + new.len(),
+            Self::Whole(tokens) => tokens.len(),
+        }
+    }
 }
 
 fn broken(error: EngineError) -> ModelError {
@@ -90,7 +117,15 @@ impl LocalModel {
         cancel: &AtomicBool,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ModelError> {
-        let engine = options.backend.open(path, options.engine).map_err(broken)?;
+        let context = options.context.unwrap_or(0);
+        if context > FARTHEST {
+            return Err(ModelError::Unavailable {
+                message: format!("a context of {context} tokens is more than any model is known to use"),
+                hint: format!("--ctx takes up to {FARTHEST}: the model's own context, and beyond it YaRN"),
+            });
+        }
+        let engine = EngineOptions { context, ..options.engine };
+        let mut engine = options.backend.open(path, engine).map_err(broken)?;
         let tokenizer = Tokenizer::from_gguf(engine.gguf()).map_err(broken)?;
         let gguf = engine.gguf();
         let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
@@ -108,21 +143,18 @@ impl LocalModel {
         let billions = gguf.tensors().iter().map(|t| t.len() as f64).sum::<f64>() / 1e9;
         let own = engine.config().context;
         let context = options.context.unwrap_or(own.min(DEFAULT_CONTEXT));
-        if context > own {
-            return Err(ModelError::Unavailable {
-                message: format!(
-                    "a context of {context} tokens is more than the {own} this model was made for"
-                ),
-                hint: format!("--ctx takes up to {own} for {stem}"),
-            });
-        }
         let info = ModelInfo { name: stem, context, format, billions };
         // A backend of its own memory has read the file.
         if options.backend == BackendKind::Native {
             read_once(engine.gguf(), cancel, progress);
         }
         let sequence = engine.sequence(context, options.kv);
+        if let Some((folder, budget)) = &options.snapshots {
+            // A session without snapshots is slower and no worse.
+            let _ = engine.keep_snapshots(options.kv, Snapshots { folder, budget: *budget });
+        }
         let allowed = tokenizer.base_mask(engine.config().vocab);
+        let vocabulary = tokenizer.fingerprint();
         Ok(Self {
             engine,
             batch: options.engine.batch,
@@ -135,6 +167,7 @@ impl LocalModel {
             held: 0,
             search: None,
             tools: Vec::new(),
+            vocabulary,
             // What another backend computes may depend on the batch.
             decoding: Decoding {
                 drafts: options.decoding.drafts && options.backend == BackendKind::Native,
@@ -142,7 +175,7 @@ impl LocalModel {
             },
             grammar: None,
             grammar_of: Default::default(),
-            vocabulary: None,
+            trie: None,
             record: Default::default(),
             stats: DecodeStats::default(),
         })
@@ -163,9 +196,8 @@ impl LocalModel {
         self.tokenizer.encode_pieces(&pieces)
     }
 
-    /// Where the sequence must be cut, and what follows there, so that it holds the history; `answer`: and the model
-    /// can begin to write.
-    fn plan(&self, messages: &[Message], tools: &[ToolSpec], answer: bool) -> (usize, Vec<TokenId>) {
+    /// How `messages` stand to what the sequence holds; `answer`: and the model can begin to write.
+    fn plan(&self, messages: &[Message], tools: &[ToolSpec], answer: bool) -> Plan {
         let held = self.history.len();
         // A thinking model's earlier thoughts leave the history at the next user message: rendered anew.
         let drops_thoughts = self.info.format == ChatFormat::Thinking
@@ -176,16 +208,57 @@ impl LocalModel {
             && tools == &self.tools[..]
             && !drops_thoughts;
         if continues {
-            let segments = self.info.format.render_more(&messages[..held], &messages[held..], answer);
-            return (self.held, self.encode(&segments));
+            return Plan::Continues(self.held, self.render(messages, held, tools, answer));
         }
-        let mut tokens = self.encode(&self.info.format.render(messages, tools, answer));
-        let old = self.sequence.tokens();
-        // The last token is always run again: its logits are needed.
-        let most = tokens.len().saturating_sub(1);
-        let common = old.iter().zip(&tokens[..most]).take_while(|(a, b)| a == b).count();
-        tokens.drain(..common);
-        (common, tokens)
+        Plan::Whole(self.render(messages, 0, tools, answer))
+    }
+
+    /// The tokens of `messages` from message `from` on. Answers that this vocabulary wrote are the tokens they were
+    /// written with, and what stands between them is encoded as it was when they were.
+    fn render(&self, messages: &[Message], from: usize, tools: &[ToolSpec], answer: bool) -> Vec<TokenId> {
+        let format = self.info.format;
+        let part = |from: usize, to: usize, answer: bool| match from {
+            0 => format.render(&messages[..to], tools, answer),
+            _ => format.render_more(&messages[..from], &messages[from..to], answer),
+        };
+        let (mut tokens, mut from) = (Vec::new(), from);
+        for (i, message) in messages.iter().enumerate().skip(from) {
+            // Thoughts of turns before the last request are not sent again.
+            let changed =
+                format == ChatFormat::Thinking && messages[i..].iter().any(|m| m.role == Role::User);
+            let ours = message.written.as_ref().filter(|w| w.vocabulary == self.vocabulary && !changed);
+            if let Some(written) = ours {
+                tokens.extend(self.encode(&part(from, i, true)));
+                tokens.extend(
+                    written.tokens.iter().copied().filter(|id| (*id as usize) < self.tokenizer.vocab_size()),
+                );
+                tokens.extend(self.encode(&format.close_turn()));
+                from = i + 1;
+            }
+        }
+        if from < messages.len() || answer {
+            tokens.extend(self.encode(&part(from, messages.len(), answer)));
+        }
+        tokens
+    }
+
+    /// Brings the sequence to a beginning of what `plan` asks for: how many tokens are held, and those that are not.
+    fn hold(&mut self, plan: Plan) -> (usize, Vec<TokenId>) {
+        match plan {
+            Plan::Continues(kept, new) => {
+                self.sequence.truncate(kept);
+                (kept, new)
+            }
+            Plan::Whole(mut tokens) => {
+                // What is left may be asked for again.
+                self.engine.remember(&self.sequence);
+                // The last token is always run again: its logits are needed.
+                let most = tokens.len().saturating_sub(1);
+                let kept = self.engine.recall(&mut self.sequence, &tokens[..most]);
+                tokens.drain(..kept);
+                (kept, tokens)
+            }
+        }
     }
 
     /// Appends `new` with progress; the logits of its last token, or `None` if it was cancelled, and how many were done.
@@ -222,20 +295,20 @@ impl LocalModel {
         usage: &mut Usage,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<bool, ModelError> {
-        let (kept, new) = self.plan(revision.messages, revision.tools, false);
+        let plan = self.plan(revision.messages, revision.tools, false);
         let ask = std::slice::from_ref(revision.ask);
         let mut asked = self.encode(&self.info.format.render_more(revision.messages, ask, true));
         asked.extend(self.tokenizer.encode(&format!("```{}\n", revision.language), false));
         let text = self.tokenizer.encode(revision.text, false).len() + SLACK;
-        let needed = kept + new.len() + asked.len() + text;
+        let needed = plan.len() + asked.len() + text;
         if needed > self.sequence.capacity() {
             return Err(ModelError::ContextFull { needed, limit: self.sequence.capacity() });
         }
+        let (kept, new) = self.hold(plan);
         usage.prompt = needed - SLACK;
         usage.cached = kept;
         usage.prefilled = usage.prompt - kept;
         usage.repeated = self.held.saturating_sub(kept).min(new.len());
-        self.sequence.truncate(kept);
         self.search = None;
         self.history.clear();
         self.held = kept;
@@ -303,8 +376,7 @@ impl Model for LocalModel {
     }
 
     fn count_history(&self, messages: &[Message], tools: &[ToolSpec]) -> usize {
-        let (kept, new) = self.plan(messages, tools, true);
-        kept + new.len()
+        self.plan(messages, tools, true).len()
     }
 
     fn generate(
@@ -312,19 +384,26 @@ impl Model for LocalModel {
         request: Request<'_>,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Generated, ModelError> {
-        let (kept, mut new) = self.plan(request.messages, request.tools, true);
+        if request.aside {
+            return self.answer_aside(&request, on_event);
+        }
+        let plan = self.plan(request.messages, request.tools, true);
         let required = request.must_call.filter(|_| !self.info.format.opens_think());
         let opening = required
             .map_or_else(Vec::new, |call| self.info.format.call_opening(&call.tool, &call.given, &call.next));
-        new.extend(self.encode(&opening));
-        let prompt = kept + new.len();
+        let opened = self.encode(&opening);
+        let prompt = plan.len() + opened.len();
         if prompt + 1 > self.sequence.capacity() {
             return Err(ModelError::ContextFull { needed: prompt + 1, limit: self.sequence.capacity() });
         }
+        let (kept, mut new) = self.hold(plan);
+        new.extend(&opened);
         // Tokens that were there and are prefilled again, because the history is not a continuation.
         let repeated = self.held.saturating_sub(kept).min(new.len());
-        self.sequence.truncate(kept);
         self.search = None;
+        for complaint in self.engine.complaints() {
+            on_event(ModelEvent::Note(complaint));
+        }
         // Until the answer is whole the sequence belongs to no history that can be continued.
         self.history.clear();
         self.held = kept;
@@ -350,6 +429,10 @@ impl Model for LocalModel {
             content: parsed.content,
             reasoning: parsed.reasoning,
             tool_calls: parsed.calls,
+            written: Some(Written {
+                vocabulary: self.vocabulary.clone(),
+                tokens: self.sequence.tokens()[prompt - opened.len()..].to_vec(),
+            }),
         };
         // The turn is always closed, also after Esc or a length cut, so that the next message can follow.
         let close = self.encode(&self.info.format.close_turn());
@@ -360,6 +443,7 @@ impl Model for LocalModel {
             self.history.push(message.clone());
             self.held = self.sequence.tokens().len();
             self.tools = request.tools.to_vec();
+            self.engine.remember(&self.sequence);
         }
         Ok(Generated { message, stop, usage, truncated: parsed.truncated, problems: parsed.problems })
     }
@@ -405,11 +489,11 @@ impl Model for LocalModel {
 }
 
 /// Reads the file front to back, so that the first answer does not wait for the disk page by page. Files larger than
-/// memory would only push themselves out again; they are read as they are needed.
+/// memory would only push themselves out again; they are read as they are needed. What was copied was read by that.
 pub fn read_once(gguf: &Gguf, cancel: &AtomicBool, progress: &mut dyn FnMut(u64, u64)) {
     const STEP: usize = 64 << 20;
     let total: u64 = gguf.tensors().iter().map(|t| t.range.len() as u64).sum();
-    if total > crate::engine::memory_available() {
+    if !gguf.is_mapped() || too_little_for(total).is_some() {
         return;
     }
     let (mut done, mut sum) = (0u64, 0u64);
@@ -465,6 +549,20 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
+    use crate::engine::memory::Load;
+
+    #[test]
+    fn a_mapped_file_is_read_once_and_a_copied_one_was_read_already() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/oracle/tiny-qwen2-f32.gguf");
+        for (load, reads) in [(Load::Map, true), (Load::Copy, false)] {
+            let engine = Engine::open(&path, EngineOptions { load, ..EngineOptions::default() }).unwrap();
+            let mut last = None;
+            read_once(engine.gguf(), &AtomicBool::new(false), &mut |done, total| last = Some((done, total)));
+            assert_eq!(last.is_some(), reads, "{load:?}");
+            assert!(last.is_none_or(|(done, total)| done == total), "{load:?}: {last:?}");
+        }
+    }
 
     #[test]
     fn repetition_is_seen_and_ordinary_text_is_not() {

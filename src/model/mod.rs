@@ -40,6 +40,9 @@ pub struct Request<'a> {
     pub words_only: bool,
     /// What the values of a call are held to, beside their schemas.
     pub values: Option<&'a dyn grammar::LiveValues>,
+    /// A question beside the conversation: the last message asks it, and neither it nor the answer leaves a trace in
+    /// what the model holds. The conversation's next token is the one it would have been.
+    pub aside: bool,
     pub cancel: &'a AtomicBool,
 }
 
@@ -89,6 +92,8 @@ pub enum ModelEvent {
     ToolCallStarted(String),
     ToolCall(ToolCall),
     Usage(Usage),
+    /// Something the user should know and the answer does not depend on.
+    Note(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

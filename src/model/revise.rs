@@ -177,9 +177,10 @@ impl Search {
                 }
                 continue;
             }
-            let aside = means.sequence.set_aside(self.base + branch.at, SLACK);
+            let mut tried = means.sequence.fork(self.base + branch.at);
+            std::mem::swap(means.sequence, &mut tried);
             let followed = self.follow(&mut branch, means, &mut decoded);
-            means.sequence.put_back(aside);
+            *means.sequence = tried;
             if followed? {
                 self.branches.push(branch);
             }

@@ -181,7 +181,11 @@ impl Model for ScriptedModel {
         let usage = self.usage(&request, self.count_tokens(&text[..written]));
         on_event(ModelEvent::Usage(usage));
         self.held = request.messages.to_vec();
-        self.held.push(message.clone());
+        if request.aside {
+            self.held.pop();
+        } else {
+            self.held.push(message.clone());
+        }
         let stop = if cancelled() {
             StopReason::Cancelled
         } else if turn.repeat {

@@ -1,9 +1,10 @@
 //! The loop with scripted turns against the real tools, in real temporary projects. What the model saw is read from
 //! the session log, which is what a user would have.
 
+use qwright::agent::conversation::Conversation;
 use qwright::agent::protocol::{ApprovalMode, Decision, Ending, Event, Limit, Op, TurnOutcome};
 use qwright::agent::transcript::{Record, recover};
-use qwright::agent::{Limits, Session, SessionOptions};
+use qwright::agent::{Limits, ResumeError, Session, SessionOptions, Which, resume};
 use qwright::chat::{ChatFormat, Message, Role};
 use qwright::model::ModelInfo;
 use qwright::model::scripted::{ScriptedModel, ScriptedTurn};
@@ -22,19 +23,19 @@ pub fn call(name: &str, parameters: &[(&str, &str)]) -> String {
     format!("<tool_call>\n<function={name}>\n{parameters}</function>\n</tool_call>")
 }
 
-fn says(text: &str) -> ScriptedTurn {
+pub fn says(text: &str) -> ScriptedTurn {
     ScriptedTurn { text: text.into(), ..ScriptedTurn::default() }
 }
 
-fn calls(name: &str, parameters: &[(&str, &str)]) -> ScriptedTurn {
+pub fn calls(name: &str, parameters: &[(&str, &str)]) -> ScriptedTurn {
     says(&call(name, parameters))
 }
 
-fn read_add() -> ScriptedTurn {
+pub fn read_add() -> ScriptedTurn {
     calls("read_file", &[("file_path", "src/add.sh")])
 }
 
-fn fix_add() -> ScriptedTurn {
+pub fn fix_add() -> ScriptedTurn {
     calls("edit", &[("file_path", "src/add.sh"), ("old_string", "$1 - $2"), ("new_string", "$1 + $2")])
 }
 
@@ -43,20 +44,20 @@ fn run_check() -> ScriptedTurn {
 }
 
 /// A project whose check fails, a session in it, and its log.
-struct Project {
-    files: tempfile::TempDir,
-    state: tempfile::TempDir,
-    info: ModelInfo,
-    options: SessionOptions,
+pub struct Project {
+    pub files: tempfile::TempDir,
+    pub state: tempfile::TempDir,
+    pub info: ModelInfo,
+    pub options: SessionOptions,
 }
 
-struct Running {
-    ops: Sender<Op>,
-    events: Receiver<Event>,
+pub struct Running {
+    pub ops: Sender<Op>,
+    pub events: Receiver<Event>,
 }
 
 impl Project {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let files = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = files.path().join(path);
@@ -85,70 +86,87 @@ impl Project {
         }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.files.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    fn start(&self, turns: Vec<ScriptedTurn>) -> Running {
+    pub fn start(&self, turns: Vec<ScriptedTurn>) -> Running {
         let model = ScriptedModel::new(self.info.clone(), turns);
         let workspace = Workspace::open(self.files.path(), &[]).unwrap();
-        // The scripts are ours; the sandbox has tests of its own.
-        let shell = Shell::with(ShellSettings {
-            choice: SandboxChoice::None,
-            helper: Some(env!("CARGO_BIN_EXE_qwright").into()),
-            ..ShellSettings::default()
-        });
-        let (ops, events) = Session::start(Box::new(model), workspace, shell, self.options.clone());
+        let (ops, events) = Session::start(Box::new(model), workspace, self.shell(), self.options.clone());
         Running { ops, events }
     }
 
+    /// Goes on with an earlier session here, in its own mode.
+    pub fn go_on(&self, which: &Which, fork: bool, turns: Vec<ScriptedTurn>) -> Result<Running, ResumeError> {
+        let workspace = Workspace::open(self.files.path(), &[]).unwrap();
+        let resumed = resume(self.state.path(), which, workspace.root(), fork)?;
+        let options = SessionOptions { mode: resumed.mode(), ..self.options.clone() };
+        let model = Box::new(ScriptedModel::new(self.info.clone(), turns));
+        let (ops, events) = Session::go_on(model, workspace, self.shell(), options, resumed);
+        Ok(Running { ops, events })
+    }
+
+    fn shell(&self) -> Shell {
+        // The scripts are ours; the sandbox has tests of its own.
+        Shell::with(ShellSettings {
+            choice: SandboxChoice::None,
+            helper: Some(env!("CARGO_BIN_EXE_qwright").into()),
+            ..ShellSettings::default()
+        })
+    }
+
+    /// The logs, by name.
+    pub fn logs(&self) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(self.state.path().join("sessions")).unwrap();
+        let mut logs: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        logs.sort();
+        logs
+    }
+
+    /// The records of the only session's log.
+    pub fn records(&self) -> Vec<Record> {
+        let logs = self.logs();
+        assert_eq!(logs.len(), 1, "one session, one log");
+        let recovered = recover(&std::fs::read(&logs[0]).unwrap());
+        assert!(recovered.damaged.is_empty());
+        recovered.records
+    }
+
     /// One request to its end.
-    fn run(&self, request: &str, turns: Vec<ScriptedTurn>) -> TurnOutcome {
+    pub fn run(&self, request: &str, turns: Vec<ScriptedTurn>) -> TurnOutcome {
         let running = self.start(turns);
         let outcome = running.request(request);
         running.quit();
         outcome
     }
 
-    /// The messages of the only session's log, cuts applied.
-    fn history(&self) -> Vec<Message> {
-        let mut logs = std::fs::read_dir(self.state.path().join("sessions")).unwrap();
-        let log = logs.next().unwrap().unwrap().path();
-        assert!(logs.next().is_none(), "one session, one log");
-        let recovered = recover(&std::fs::read(log).unwrap());
-        assert!(recovered.damaged.is_empty());
-        let mut history = Vec::new();
-        for record in recovered.records {
-            match record {
-                Record::Message { message } => history.push(message),
-                Record::Cut { messages } => history.truncate(messages),
-                _ => {}
-            }
-        }
-        history
+    /// The history that the only session's log gives.
+    pub fn history(&self) -> Vec<Message> {
+        Conversation::of(self.records()).history
     }
 
     /// What the model was told by tools and by the agent, after the first message.
-    fn told(&self) -> Vec<String> {
+    pub fn told(&self) -> Vec<String> {
         let told = self.history().into_iter().skip(2).filter(|message| message.role != Role::Assistant);
         told.map(|message| message.content).collect()
     }
 }
 
 impl Running {
-    fn send(&self, op: Op) {
+    pub fn send(&self, op: Op) {
         self.ops.send(op).unwrap();
     }
 
-    fn next(&self) -> Event {
+    pub fn next(&self) -> Event {
         self.events.recv_timeout(Duration::from_secs(60)).expect("the session says something")
     }
 
-    fn until<T>(&self, wanted: impl Fn(&Event) -> Option<T>) -> T {
+    pub fn until<T>(&self, wanted: impl Fn(&Event) -> Option<T>) -> T {
         loop {
             if let Some(found) = wanted(&self.next()) {
                 return found;
@@ -156,20 +174,20 @@ impl Running {
         }
     }
 
-    fn finished(&self) -> TurnOutcome {
+    pub fn finished(&self) -> TurnOutcome {
         self.until(|event| match event {
             Event::TurnFinished { outcome } => Some(outcome.clone()),
             _ => None,
         })
     }
 
-    fn request(&self, text: &str) -> TurnOutcome {
+    pub fn request(&self, text: &str) -> TurnOutcome {
         self.send(Op::Submit { text: text.into() });
         self.finished()
     }
 
     /// Ends the session and waits until it has.
-    fn quit(self) {
+    pub fn quit(self) {
         self.send(Op::Quit);
         while self.events.recv_timeout(Duration::from_secs(60)).is_ok() {}
     }

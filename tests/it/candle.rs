@@ -80,10 +80,11 @@ fn sequences_are_cut_forked_and_continued_as_if_fresh() {
         one.truncate(30);
         let last = append(&mut engine, &mut one, &tokens(5, 4), Want::Last);
         check("cut", &one, &last);
-        let aside = one.set_aside(20, 30);
+        let aside = one.fork(one.len());
+        one.truncate(20);
         let last = append(&mut engine, &mut one, &tokens(25, 5), Want::Last);
         check("tried in its place", &one, &last);
-        one.put_back(aside);
+        one = aside;
         let last = append(&mut engine, &mut one, &[7], Want::Last);
         check("put back", &one, &last);
         // Two sequences share one cache.
@@ -96,6 +97,28 @@ fn sequences_are_cut_forked_and_continued_as_if_fresh() {
         assert_eq!(rows.len(), 4 * engine.config().vocab);
         check("all rows", &one, &rows[3 * engine.config().vocab..]);
         println!("{name}: {worst:.1e}");
+    }
+}
+
+/// What a cut costs is paid when nothing is appended, so that what follows can be timed alone.
+#[test]
+fn appending_nothing_computes_again_what_a_cut_lost() {
+    for name in ["qwen2-f32", "qwen3-q4_k_m"] {
+        let mut engine = open(name);
+        let mut sequence = engine.sequence(100, KvType::F32);
+        append(&mut engine, &mut sequence, &tokens(60, 0), Want::Nothing);
+        sequence.truncate(40);
+        assert!(append(&mut engine, &mut sequence, &[], Want::Nothing).is_empty());
+        assert_eq!(sequence.tokens(), &tokens(60, 0)[..40]);
+        assert_eq!(engine.held(), sequence.tokens());
+        let last = append(&mut engine, &mut sequence, &[7], Want::Last);
+        let mut fresh = open(name);
+        let mut again = fresh.sequence(100, KvType::F32);
+        let expected = append(&mut fresh, &mut again, sequence.tokens(), Want::Last);
+        assert!(distance(&last, &expected) <= 5e-3, "{name}");
+        sequence.truncate(0);
+        append(&mut engine, &mut sequence, &[], Want::Nothing);
+        assert!(engine.held().is_empty());
     }
 }
 

@@ -68,6 +68,7 @@ fn messages_of(case: &Value) -> Vec<Message> {
             .flatten()
             .map(|call| serde_json::from_value(call["function"].clone()).unwrap())
             .collect(),
+        written: None,
     };
     case["messages"].as_array().unwrap().iter().map(message).collect()
 }

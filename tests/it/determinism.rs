@@ -39,6 +39,7 @@ fn config(random: &mut Random) -> ModelConfig {
         context: 4096,
         eps: 1e-6,
         rope_theta: 1e6,
+        yarn: None,
         experts,
         experts_used: if moe { 1 + random.below(experts) } else { 0 },
         expert_ff: if moe { width(random) } else { 0 },

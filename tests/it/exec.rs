@@ -303,3 +303,80 @@ fn the_session_log_is_for_its_owner() {
     let sessions = project.home.path().join(".local/state/qwright/sessions");
     assert_eq!(std::fs::metadata(&sessions).unwrap().permissions().mode() & 0o777, 0o700);
 }
+
+#[test]
+fn a_session_goes_on_in_another_run() {
+    let project = Project::new();
+    let first = project.run(&[json!("Hi.")], &["-o", "json", "--approval-mode", "plan", "Hello"]);
+    assert_code(&first, 0);
+    let id = object(&first)["session_id"].as_str().unwrap().to_string();
+    let again = project.run(&[json!("Still here.")], &["-c", "And now?"]);
+    assert_code(&again, 0);
+    assert!(err(&again).contains("continued: 3 messages of 1 requests"), "{}", err(&again));
+    assert!(err(&again).contains(&format!("session {id}")), "{}", err(&again));
+    let fork = project.run(&fix(), &["-o", "json", "-r", &id[..id.len() - 2], "--fork", "Fix it"]);
+    // The fork is in plan mode, as the session was left.
+    assert_code(&fork, 3);
+    assert_eq!(object(&fork)["denials"].as_array().unwrap().len(), 2);
+    assert_ne!(object(&fork)["session_id"], id.as_str());
+    let named = project.run(&fix(), &["-o", "json", "-r", &id, "-y", "Fix it"]);
+    assert_code(&named, 0);
+    assert_eq!((&object(&named)["denials"], &object(&named)["session_id"]), (&json!([]), &json!(id)));
+    assert_eq!(std::fs::read_to_string(project.files.path().join("greet.sh")).unwrap(), "echo hello\n");
+}
+
+#[test]
+fn what_cannot_go_on_says_what_can() {
+    let project = Project::new();
+    for (arguments, message, hint) in [
+        (vec!["-c", "Hi"], "there is no session to continue in", "start one"),
+        (vec!["-r", "nope", "Hi"], "there is no session `nope`", "no session was logged yet"),
+        (vec!["--fork", "Hi"], "--fork needs a session", "-r ID"),
+    ] {
+        let output = project.run(&[], &arguments);
+        assert_code(&output, 2);
+        assert!(err(&output).contains(message) && err(&output).contains(hint), "{}", err(&output));
+    }
+    assert_code(&project.run(&[json!("Hi.")], &["Hi"]), 0);
+    let output = project.run(&[], &["-o", "json", "-r", "nope", "Hi"]);
+    assert_code(&output, 2);
+    assert!(object(&output)["hint"].as_str().unwrap().starts_with("the known ones are 2"));
+    assert_code(&project.run(&[], &["-c", "-r", "x", "Hi"]), 2);
+    assert_code(&project.run(&[], &["-c", "--system-prompt", "x", "Hi"]), 2);
+}
+
+#[test]
+fn two_processes_never_lead_one_session() {
+    let project = Project::new();
+    let mut child = project.command(&[json!({"hang": true})], &["Wait"]).spawn().unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let mut seen = String::new();
+    let mut bytes = [0; 1024];
+    while !(seen.contains("sandbox") && newest_log(&project).contains("Request: Wait")) {
+        if !seen.contains("sandbox") {
+            let count = stderr.read(&mut bytes).unwrap();
+            assert!(count > 0, "it ended: {seen}");
+            seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    }
+    let second = project.run(&[json!("Hi.")], &["-c", "And I?"]);
+    assert_code(&second, 2);
+    assert!(err(&second).contains("at work in another process"), "{}", err(&second));
+    assert!(err(&second).contains("--fork"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Killed in the middle of a turn: the next run goes on.
+    let third = project.run(&[json!("Here.")], &["-c", "And now?"]);
+    assert_code(&third, 0);
+    assert_eq!(out(&third), "Here.\n");
+}
+
+#[test]
+fn a_request_that_can_never_fit_is_refused_with_the_numbers() {
+    let project = Project::new();
+    let long = "x".repeat(40_000);
+    let output = project.run(&[json!({"model": {"context": 4096}}), json!("Hi.")], &[&long]);
+    assert_code(&output, 5);
+    let err = err(&output);
+    assert!(err.contains("the context holds 4096") && err.contains("--ctx 16384"), "{err}");
+}

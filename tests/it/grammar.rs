@@ -679,6 +679,7 @@ fn sampled_turns_hold_and_drafts_change_nothing() {
                     sampling: Sampling { seed, temperature: Some(1.0), max_tokens: 160 },
                     must_call: None,
                     words_only: false,
+                    aside: false,
                     values: Some(&values),
                     cancel: &never,
                 };
@@ -722,6 +723,7 @@ fn model(format: ChatFormat, threads: usize) -> LocalModel {
             repetition_penalty: 1.05,
         },
         decoding: Decoding::default(),
+        snapshots: None,
     };
     LocalModel::load(&model_path(), &options, &AtomicBool::new(false), &mut |_, _| {}).unwrap()
 }

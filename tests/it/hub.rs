@@ -5,7 +5,7 @@ use qwright::config::{Config, Env, LoadOptions};
 use qwright::hub::http::{Endpoint, Timeouts};
 use qwright::hub::machine::Machine;
 use qwright::hub::pip::PipClient;
-use qwright::hub::plan::{Question, Verdict, plan};
+use qwright::hub::plan::{Question, Verdict, plan, table};
 use qwright::hub::{self, CatalogueEntry, HubError, KvWidth, PullOptions, PullProgress, catalogue};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -116,6 +116,10 @@ fn an_unknown_name_is_told_the_nearest() {
 // --- the plan --------------------------------------------------------------------------------------------------
 
 fn plan_for(memory_gb: u64, bandwidth: f64, disk_gb: u64) -> Vec<hub::plan::Row> {
+    plan_and_table(memory_gb, bandwidth, disk_gb).0
+}
+
+fn plan_and_table(memory_gb: u64, bandwidth: f64, disk_gb: u64) -> (Vec<hub::plan::Row>, String) {
     let machine = Machine {
         memory_total: Some(memory_gb * 1_000_000_000),
         memory_available: Some(memory_gb * 1_000_000_000),
@@ -129,7 +133,9 @@ fn plan_for(memory_gb: u64, bandwidth: f64, disk_gb: u64) -> Vec<hub::plan::Row>
         ctx: 32_768,
         kv: KvWidth::F16,
     };
-    plan(catalogue(), &question)
+    let rows = plan(catalogue(), &question);
+    let text = table(&rows, &question);
+    (rows, text)
 }
 
 #[test]
@@ -174,6 +180,30 @@ fn the_plan_counts_memory_and_names_what_does_not_fit() {
             .iter()
             .all(|r| !r.recommended && r.verdict == Verdict::Slow || r.verdict == Verdict::NoRoom)
     );
+}
+
+#[test]
+fn the_table_says_what_is_short_and_how_slow_that_is() {
+    // 22.9 GB are needed with f16 keys and values, 21.3 with q8_0.
+    let (_, text) = plan_and_table(22, 40e9, 200);
+    let line = |start: &str| {
+        let words =
+            |line: &str| line.trim_start_matches(['*', ' ']).split_whitespace().collect::<Vec<_>>().join(" ");
+        text.lines()
+            .map(words)
+            .find(|line| line.starts_with(start))
+            .unwrap_or_else(|| panic!("{start}: {text}"))
+    };
+    let tight = line("qwen3-coder-30b q4_k_m");
+    assert!(tight.ends_with("MB short, fits with --kv q8_0"), "{tight}");
+    let large = line("qwen3-coder-30b q8_0");
+    assert!(large.ends_with("GB short"), "{large}");
+    assert!(line("qwen3-coder-30b q3_k_m").ends_with("fits"));
+    // Ten seconds a token and twenty are told apart.
+    let huge = line("qwen3-coder-480b q4_k_m");
+    assert!(huge.ends_with("GB 0.10 no room on disk"), "{huge}");
+    assert!(line("qwen2-72b q4_k_m").contains(" 0.04 "));
+    assert!(text.lines().all(|line| line.len() <= 120 && line == line.trim_end()), "{text}");
 }
 
 // --- which file a name means -----------------------------------------------------------------------------------

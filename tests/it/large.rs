@@ -5,7 +5,7 @@ use crate::gguf::{GgufBuilder, Meta};
 use crate::oracle::{ids, json, manifest};
 use qwright::engine::gguf::{Gguf, MetaValue};
 use qwright::engine::kv::KvType;
-use qwright::engine::memory::Load;
+use qwright::engine::memory::{Load, too_little_for};
 use qwright::engine::quant::QuantType;
 use qwright::engine::tokenizer::Tokenizer;
 use qwright::engine::{Engine, EngineOptions, Want};
@@ -211,7 +211,7 @@ fn a_file_of_the_true_size_of_480b_opens_is_planned_for_and_yields_a_token() {
     assert!(row.here && row.verdict == Verdict::Slow, "{row:?}");
 
     let copy = EngineOptions { load: Load::Copy, ..Default::default() };
-    if qwright::engine::memory_available() < gguf.file_bytes() {
+    if too_little_for(gguf.file_bytes()).is_some() {
         let refusal = Engine::new(gguf, copy).err().unwrap().to_string();
         assert!(refusal.contains("to copy its weights takes 290"), "{refusal}");
     }

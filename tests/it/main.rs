@@ -1,6 +1,8 @@
 //! One integration binary, a file per area.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod agent;
+mod aside;
+mod bench;
 #[cfg(feature = "candle")]
 mod candle;
 mod chat;
@@ -10,6 +12,7 @@ mod exec;
 mod gguf;
 mod grammar;
 mod hub;
+mod kv;
 mod large;
 mod layers;
 mod model;
@@ -17,6 +20,7 @@ mod oracle;
 mod quant;
 mod real_model;
 mod revise;
+mod sessions;
 mod shell;
 mod tokenizer;
 mod tools;

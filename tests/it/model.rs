@@ -19,6 +19,7 @@ fn ask(
             must_call: None,
             words_only: false,
             values: None,
+            aside: false,
             sampling: Sampling { max_tokens, ..Sampling::default() },
             cancel: &AtomicBool::new(false),
         },

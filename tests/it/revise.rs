@@ -36,12 +36,10 @@ fn what_was_tried_in_place_of_a_sequences_end_leaves_no_trace() {
         let expected = append(&mut engine, &mut whole, &[1, 2, 3]);
         let mut tried = engine.sequence(100, kind);
         append(&mut engine, &mut tried, &tokens);
-        // In the midst, near the end, at the very end; as many tokens as were announced, fewer, and none.
-        for (at, most, n) in [(40, 20, 20), (40, 30, 7), (85, 14, 14), (90, 10, 10), (0, 20, 20), (50, 5, 0)]
-        {
-            let aside = tried.set_aside(at, most);
-            let alone = if n > 0 { append(&mut engine, &mut tried, &other[..n]) } else { Vec::new() };
-            tried.put_back(aside);
+        // In the midst, near the end, at the very end, from the beginning; and no token.
+        for (at, n) in [(40, 20), (40, 7), (85, 14), (90, 10), (0, 20), (50, 0)] {
+            let mut fork = tried.fork(at);
+            let alone = if n > 0 { append(&mut engine, &mut fork, &other[..n]) } else { Vec::new() };
             assert_eq!(tried.tokens(), tokens);
             if n > 0 {
                 let mut fresh = engine.sequence(100, kind);
@@ -95,6 +93,7 @@ fn real(threads: usize) -> LocalModel {
             repetition_penalty: 1.05,
         },
         decoding: Decoding::default(),
+        snapshots: None,
     };
     LocalModel::load(&model_path(), &options, &AtomicBool::new(false), &mut |_, _| {}).unwrap()
 }
@@ -140,6 +139,7 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
                 must_call: None,
                 words_only: false,
                 values: None,
+                aside: false,
                 cancel: &never,
             };
             model.generate(request, &mut |_| {}).unwrap()

@@ -5,11 +5,11 @@
 //! which states the arithmetic; the fast one is `kernels::avx512_int8`.
 #![allow(unsafe_code)]
 
-use super::{Running, TILE, TOKENS, weigh};
+use super::{Batch, Running, Span, TILE, TOKENS, weigh};
 #[cfg(target_arch = "x86_64")]
 use crate::engine::kernels::avx512_int8;
 use crate::engine::kernels::{KernelSet, dispatch, quantize_32};
-use crate::engine::kv::KvCache;
+use crate::engine::kv::blocks;
 use crate::engine::kv::int8::{BLOCK, GROUP, group_bytes, scale, whole};
 use crate::engine::pool::{Pool, Shards};
 use std::cell::RefCell;
@@ -30,19 +30,12 @@ pub struct Heads<'a> {
     pub taken: &'a [i32],
 }
 
-/// Batches of at most so many tokens spread a sequence's tiles over the threads: they have too few heads for it.
-const FEW: usize = 4;
+/// A tile lies in two blocks of the cache: groups of each.
+pub const HALF: usize = blocks::BLOCK / GROUP;
+const _: () = assert!(TILE == 2 * blocks::BLOCK);
 
-/// What a region works on: the tokens at `start..start + n`.
-pub struct Batch<'a> {
-    pub layer: usize,
-    pub start: usize,
-    pub n: usize,
-    pub heads: usize,
-    /// [n][heads][dim]
-    pub queries: &'a [f32],
-    pub cache: &'a KvCache,
-}
+/// Spans of at most so many tokens spread a sequence's tiles over the threads: they have too few heads for it.
+const FEW: usize = 4;
 
 thread_local! {
     static WORK: RefCell<Work> = RefCell::new(Work::default());
@@ -60,51 +53,58 @@ struct Work {
     running: (Vec<f32>, Vec<f32>, Vec<f32>),
 }
 
-/// `out` ([n][heads][dim]) = attention of the queries over what the cache holds up to each. `partials` is room that is
+/// `out` ([n][heads][dim]) = attention of the queries over what their caches hold up to each. `partials` is room that is
 /// kept between calls.
 pub fn run(pool: &mut Pool, set: KernelSet, batch: &Batch<'_>, partials: &mut Vec<f32>, out: &mut [f32]) {
-    let shape = batch.cache.shape();
+    let Some(shape) = batch.spans.first().map(|span| span.cache.shape()) else { return };
     let (dim, kv_heads, group) = (shape.head_dim, shape.heads, batch.heads / shape.heads);
     let out = Shards::new(out);
-    if batch.n > FEW {
-        let items = batch.n.div_ceil(TOKENS);
-        // The last tokens see the most keys: longest work first.
-        pool.run(items * kv_heads, &|chunk| {
-            let first = (items - 1 - chunk / kv_heads) * TOKENS;
-            let tokens = first..(first + TOKENS).min(batch.n);
-            WORK.with_borrow_mut(|work| item(set, batch, tokens, chunk % kv_heads, work, &out));
-        });
-        return;
-    }
-    // [n][heads][tiles][maximum, sum, dim of weighted values]
-    let tiles = (batch.start + batch.n).div_ceil(TILE);
+    let few = |span: &Span<'_>| span.n <= FEW;
+    let tiles = |span: &Span<'_>| (span.start + span.n).div_ceil(TILE);
+    // Of each span with few tokens: [n][heads][tiles][maximum, sum, dim of weighted values]
     let wide = dim + 2;
-    partials.resize(batch.n * batch.heads * tiles * wide, 0.0);
+    let kept = |span: &Span<'_>| if few(span) { span.n * batch.heads * tiles(span) * wide } else { 0 };
+    let begins = |i: usize| batch.spans[..i].iter().map(kept).sum::<usize>();
+    partials.resize(begins(batch.spans.len()), 0.0);
     let shards = Shards::new(partials);
-    pool.run(tiles * kv_heads, &|chunk| {
-        let (index, kv_head) = (chunk / kv_heads, chunk % kv_heads);
+    let chunks = |span: &Span<'_>| kv_heads * if few(span) { tiles(span) } else { span.n.div_ceil(TOKENS) };
+    pool.run(batch.spans.iter().map(chunks).sum(), &|chunk| {
+        let Some((i, chunk)) = batch.find(chunk, chunks) else { return };
+        let (span, kv_head) = (&batch.spans[i], chunk % kv_heads);
+        if !few(span) {
+            // The last tokens see the most keys: longest work first.
+            let first = (span.n.div_ceil(TOKENS) - 1 - chunk / kv_heads) * TOKENS;
+            let tokens = first..(first + TOKENS).min(span.n);
+            return WORK.with_borrow_mut(|work| item(set, batch, span, tokens, kv_head, work, &out));
+        }
+        let (index, tiles) = (chunk / kv_heads, tiles(span));
         WORK.with_borrow_mut(|work| {
-            work.queries.fill(set, batch.queries, batch.n, kv_head * group, group, dim);
-            for t in 0..batch.n {
-                let Some(tile) = tile_of(batch, kv_head, index * TILE, t) else { continue };
-                each_heads(set, tile, t, group, work, |work, head, i| {
+            let rows = &batch.queries[span.row * batch.heads * dim..][..span.n * batch.heads * dim];
+            work.queries.fill(set, rows, span.n, kv_head * group, group, dim);
+            for t in 0..span.n {
+                let Some(tile) = tile_of(batch, span, kv_head, index * TILE, t) else { continue };
+                each_heads(set, tile, t, group, work, |work, head, m| {
                     let at = ((t * batch.heads + kv_head * group + head) * tiles + index) * wide;
                     // SAFETY: this tile's results for this head.
-                    let out = unsafe { shards.slice(at, wide) };
-                    (out[0], out[1]) = (work.max[i], work.sum[i]);
-                    out[2..].copy_from_slice(&work.acc[i * dim..(i + 1) * dim]);
+                    let out = unsafe { shards.slice(begins(i) + at, wide) };
+                    (out[0], out[1]) = (work.max[m], work.sum[m]);
+                    out[2..].copy_from_slice(&work.acc[m * dim..(m + 1) * dim]);
                 });
             }
         });
     });
     let partials = &partials[..];
-    pool.run(batch.n * batch.heads, &|chunk| {
-        let seen = (batch.start + chunk / batch.heads + 1).div_ceil(TILE);
+    let chunks = |span: &Span<'_>| if few(span) { span.n * batch.heads } else { 0 };
+    pool.run(batch.spans.iter().map(chunks).sum(), &|chunk| {
+        let Some((i, chunk)) = batch.find(chunk, chunks) else { return };
+        let span = &batch.spans[i];
+        let (t, tiles) = (chunk / batch.heads, tiles(span));
+        let seen = (span.start + t + 1).div_ceil(TILE);
         // SAFETY: this token's row for this head.
-        let acc = unsafe { out.slice(chunk * dim, dim) };
+        let acc = unsafe { out.slice((span.row * batch.heads + chunk) * dim, dim) };
         let (mut max, mut sum) = ([f32::NEG_INFINITY], [0f32]);
         acc.fill(0.0);
-        for part in partials[chunk * tiles * wide..].chunks_exact(wide).take(seen) {
+        for part in partials[begins(i) + chunk * tiles * wide..].chunks_exact(wide).take(seen) {
             let running = Running { max: &mut max, sum: &mut sum, acc: &mut *acc };
             merge(set, running, part[0], part[1], &part[2..]);
         }
@@ -116,14 +116,16 @@ pub fn run(pool: &mut Pool, set: KernelSet, batch: &Batch<'_>, partials: &mut Ve
 fn item(
     set: KernelSet,
     batch: &Batch<'_>,
+    span: &Span<'_>,
     tokens: std::ops::Range<usize>,
     kv_head: usize,
     work: &mut Work,
     out: &Shards<'_, f32>,
 ) {
-    let shape = batch.cache.shape();
+    let shape = span.cache.shape();
     let (dim, group, n) = (shape.head_dim, batch.heads / shape.heads, tokens.len());
-    let rows = &batch.queries[tokens.start * batch.heads * dim..tokens.end * batch.heads * dim];
+    let wide = batch.heads * dim;
+    let rows = &batch.queries[(span.row + tokens.start) * wide..(span.row + tokens.end) * wide];
     work.queries.fill(set, rows, n, kv_head * group, group, dim);
     let (mut max, mut sum, mut acc) = std::mem::take(&mut work.running);
     max.clear();
@@ -132,9 +134,9 @@ fn item(
     sum.resize(n * group, 0.0);
     acc.clear();
     acc.resize(n * group * dim, 0.0);
-    for first in (0..batch.start + tokens.end).step_by(TILE) {
+    for first in (0..span.start + tokens.end).step_by(TILE) {
         for t in 0..n {
-            let Some(tile) = tile_of(batch, kv_head, first, tokens.start + t) else { continue };
+            let Some(tile) = tile_of(batch, span, kv_head, first, tokens.start + t) else { continue };
             each_heads(set, tile, t, group, work, |work, head, i| {
                 let at = t * group + head;
                 let running = Running {
@@ -147,7 +149,7 @@ fn item(
         }
     }
     for t in 0..n {
-        let at = ((tokens.start + t) * batch.heads + kv_head * group) * dim;
+        let at = (span.row + tokens.start + t) * wide + kv_head * group * dim;
         // SAFETY: this item's tokens and heads.
         let out = unsafe { out.slice(at, group * dim) };
         let from = &acc[t * group * dim..(t + 1) * group * dim];
@@ -158,11 +160,27 @@ fn item(
     work.running = (max, sum, acc);
 }
 
-/// What token `t` of the batch sees of the tile that begins at `first`.
-fn tile_of<'a>(batch: &Batch<'a>, kv_head: usize, first: usize, t: usize) -> Option<Tile<'a>> {
-    let n = (batch.start + t + 1).saturating_sub(first).min(TILE);
-    let groups = |value| batch.cache.groups(batch.layer, value, kv_head, first / GROUP, n.div_ceil(GROUP));
-    (n > 0).then(|| Tile { keys: groups(false), values: groups(true), dim: batch.cache.shape().head_dim, n })
+/// What token `t` of a span sees of the tile that begins at `first`.
+fn tile_of<'a>(
+    batch: &Batch<'a>,
+    span: &Span<'a>,
+    kv_head: usize,
+    first: usize,
+    t: usize,
+) -> Option<Tile<'a>> {
+    let n = (span.start + t + 1).saturating_sub(first).min(TILE);
+    let halves = |value| {
+        std::array::from_fn(|half| {
+            // Groups of this half that are seen.
+            let groups = n.div_ceil(GROUP).saturating_sub(half * HALF).min(HALF);
+            match groups {
+                0 => &[][..],
+                _ => span.cache.groups(batch.layer, value, kv_head, first / GROUP + half * HALF, groups),
+            }
+        })
+    };
+    let dim = span.cache.shape().head_dim;
+    (n > 0).then(|| Tile { keys: halves(false), values: halves(true), dim, n })
 }
 
 /// Works on all heads of token `t` of what `work.queries` holds, some at a time; `done` is told each head and where its
@@ -247,9 +265,9 @@ impl Queries {
 /// The keys and values of one tile, as far as a token sees them.
 #[derive(Clone, Copy)]
 pub struct Tile<'a> {
-    /// Whole groups.
-    pub keys: &'a [u8],
-    pub values: &'a [u8],
+    /// Whole groups, `HALF` of them at most in each half.
+    pub keys: [&'a [u8]; 2],
+    pub values: [&'a [u8]; 2],
     pub dim: usize,
     /// Positions that are seen: 1 to `TILE`.
     pub n: usize,
@@ -297,6 +315,11 @@ pub fn largest(scores: &[f32]) -> f32 {
     lanes.iter().chain(tail).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }
 
+/// Group `g` of a tile's keys or values.
+fn group_of<'a>(halves: [&'a [u8]; 2], g: usize, bytes: usize) -> &'a [u8] {
+    &halves[g / HALF][g % HALF * bytes..][..bytes]
+}
+
 dispatch! {
     /// At most `HEADS` query heads of one token against one tile.
     pub fn tile_plain(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scratch, partial: Partial<'_>) {
@@ -306,7 +329,7 @@ dispatch! {
         for block in 0..blocks {
             let scales = &mut s.scales[block * TILE..block * TILE + n];
             for (j, out) in scales.iter_mut().enumerate() {
-                *out = scale(&values[j / GROUP * bytes..], dim, j % GROUP, block);
+                *out = scale(group_of(values, j / GROUP, bytes), dim, j % GROUP, block);
             }
             let most = largest(scales);
             let one = if most > 0.0 { ONE / most } else { 0.0 };
@@ -316,7 +339,7 @@ dispatch! {
         for (head, q) in heads.q.chunks_exact(dim).enumerate() {
             let scores = &mut s.scores[head * TILE..head * TILE + n];
             for (j, score) in scores.iter_mut().enumerate() {
-                let group = &keys[j / GROUP * bytes..(j / GROUP + 1) * bytes];
+                let group = group_of(keys, j / GROUP, bytes);
                 *score = 0.0;
                 for block in 0..blocks {
                     let dot: i32 = (block * BLOCK..(block + 1) * BLOCK)
@@ -337,7 +360,8 @@ dispatch! {
                 for i in block * BLOCK..(block + 1) * BLOCK {
                     let sum: i32 = (0..n)
                         .map(|j| {
-                            let value = whole(&values[j / GROUP * bytes..], true, dim, j % GROUP, i);
+                            let group = group_of(values, j / GROUP, bytes);
+                            let value = whole(group, true, dim, j % GROUP, i);
                             i32::from(weights[j]) * i32::from(value)
                         })
                         .sum();
@@ -351,16 +375,17 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::kv::{KvShape, KvType};
+    use crate::engine::kv::{KvCache, KvShape, KvType};
 
     /// Softmax attention in f64 over the keys and values as stored.
     fn exact(batch: &Batch<'_>, t: usize, head: usize) -> Vec<f64> {
-        let shape = batch.cache.shape();
+        let cache = batch.spans[0].cache;
+        let shape = cache.shape();
         let (dim, kv_head) = (shape.head_dim, head / (batch.heads / shape.heads));
-        let n = batch.start + t + 1;
+        let n = t + 1;
         let (mut keys, mut values) = (vec![0f32; n * dim], vec![0f32; n * dim]);
-        batch.cache.load(batch.layer, false, kv_head, 0, n, &mut keys);
-        batch.cache.load(batch.layer, true, kv_head, 0, n, &mut values);
+        cache.load(batch.layer, false, kv_head, 0, n, &mut keys);
+        cache.load(batch.layer, true, kv_head, 0, n, &mut values);
         let q = &batch.queries[(t * batch.heads + head) * dim..][..dim];
         let dot =
             |key: &[f32]| -> f64 { q.iter().zip(key).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
@@ -384,11 +409,13 @@ mod tests {
             let shape = KvShape { layers: 1, heads: kv_heads, head_dim: dim, kind: KvType::Q8_0 };
             let mut cache = KvCache::new(shape, total + 5);
             let heads = kv_heads * group;
+            cache.prepare(0, total).unwrap();
+            let planes = cache.planes(0);
             for position in 0..total {
                 for (value, head) in (0..kv_heads).flat_map(|head| [(false, head), (true, head)]) {
                     let row: Vec<f32> = (0..dim).map(|_| next()).collect();
                     // SAFETY: one thread.
-                    unsafe { cache.planes(0).store(value, head, position, &row) };
+                    unsafe { planes.store(0, value, head, position, &row) };
                 }
             }
             let queries: Vec<f32> = (0..total * heads * dim).map(|_| next()).collect();
@@ -399,7 +426,8 @@ mod tests {
                 for &n in parts {
                     let span = start * heads * dim..(start + n) * heads * dim;
                     let queries = &queries[span.clone()];
-                    let batch = Batch { layer: 0, start, n, heads, queries, cache: &cache };
+                    let spans = [Span { cache: &cache, start, row: 0, n }];
+                    let batch = Batch { layer: 0, heads, queries, spans: &spans };
                     run(&mut pool, set, &batch, &mut partials, &mut out[span]);
                     start += n;
                 }
@@ -411,7 +439,8 @@ mod tests {
             parts.extend([1, 1, 1]);
             assert_eq!(whole, tokens(KernelSet::best(), 1, &parts));
             assert_eq!(whole, tokens(KernelSet::Scalar, 2, &[total - 4, 3, 1]));
-            let batch = Batch { layer: 0, start: 0, n: total, heads, queries: &queries, cache: &cache };
+            let spans = [Span { cache: &cache, start: 0, row: 0, n: total }];
+            let batch = Batch { layer: 0, heads, queries: &queries, spans: &spans };
             for (t, head) in [(0, 0), (total / 2, heads - 1), (total - 1, 0), (total - 1, heads / 2)] {
                 let got = &whole[(t * heads + head) * dim..][..dim];
                 let want = exact(&batch, t, head);

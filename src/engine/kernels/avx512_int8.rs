@@ -3,7 +3,7 @@
 
 #![allow(clippy::needless_range_loop)] // tiles of registers read best by number
 
-use crate::engine::attention::int8::{HEADS, Heads, ONE, Partial, Scratch, Tile, largest};
+use crate::engine::attention::int8::{HALF, HEADS, Heads, ONE, Partial, Scratch, Tile, largest};
 use crate::engine::attention::{TILE, weigh};
 use crate::engine::kv::int8::{BLOCK, GROUP, group_bytes};
 use std::arch::x86_64::*;
@@ -34,19 +34,26 @@ unsafe fn tile_of<const M: usize>(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scra
     s.reserve(dim);
     // Bounds once, here; the loops below walk raw pointers inside them.
     assert!((1..=TILE).contains(&n) && dim.is_multiple_of(BLOCK));
-    assert!(keys.len() >= groups * group_bytes(dim) && values.len() >= groups * group_bytes(dim));
+    // Groups in each half.
+    let seen = [groups.min(HALF), groups.saturating_sub(HALF)];
+    for half in 0..2 {
+        let bytes = seen[half] * group_bytes(dim);
+        assert!(keys[half].len() >= bytes && values[half].len() >= bytes);
+    }
     assert!(heads.q.len() == M * dim && heads.d.len() == M * blocks && heads.taken.len() == M * blocks);
     assert!(partial.max.len() == M && partial.sum.len() == M && partial.acc.len() == M * dim);
     // SAFETY: as asserted.
     unsafe {
         scale_values(values, dim, n, s);
-        let mut g = 0;
-        while g + 2 <= groups {
-            scores::<M, 2>(heads, keys, dim, g, s);
-            g += 2;
-        }
-        if g < groups {
-            scores::<M, 1>(heads, keys, dim, g, s);
+        for half in 0..2 {
+            let mut g = 0;
+            while g + 2 <= seen[half] {
+                scores::<M, 2>(heads, keys[half], dim, g, half * HALF + g, s);
+                g += 2;
+            }
+            if g < seen[half] {
+                scores::<M, 1>(heads, keys[half], dim, g, half * HALF + g, s);
+            }
         }
         for m in 0..M {
             let row = &mut s.scores[m * TILE..m * TILE + groups * GROUP];
@@ -65,14 +72,14 @@ unsafe fn tile_of<const M: usize>(heads: Heads<'_>, tile: Tile<'_>, s: &mut Scra
             }
         }
         for block in 0..blocks {
-            weighted::<M>(values, dim, block, groups, s, partial.acc);
+            weighted::<M>(values, dim, block, seen, s, partial.acc);
         }
     }
 }
 
 /// Scales of the values, the largest that is seen made `ONE`; those that are not seen are zero.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,f16c")]
-unsafe fn scale_values(values: &[u8], dim: usize, n: usize, s: &mut Scratch) {
+unsafe fn scale_values(values: [&[u8]; 2], dim: usize, n: usize, s: &mut Scratch) {
     let groups = n.div_ceil(GROUP);
     for block in 0..dim / BLOCK {
         let out = s.scales[block * TILE..].as_mut_ptr();
@@ -80,7 +87,8 @@ unsafe fn scale_values(values: &[u8], dim: usize, n: usize, s: &mut Scratch) {
         for g in 0..groups {
             // SAFETY: group g's scales; `out` has room for a tile.
             unsafe {
-                let at = values.as_ptr().add(g * group_bytes(dim) + GROUP * dim + block * GROUP * 2);
+                let values = values[g / HALF].as_ptr().add(g % HALF * group_bytes(dim));
+                let at = values.add(GROUP * dim + block * GROUP * 2);
                 let seen = (n - g * GROUP).min(16);
                 let scales = _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
                 let scales = _mm512_maskz_mov_ps((0xffffu32 >> (16 - seen)) as u16, scales);
@@ -101,7 +109,7 @@ unsafe fn scale_values(values: &[u8], dim: usize, n: usize, s: &mut Scratch) {
     }
 }
 
-/// Scores of `G` groups of keys from group `g`.
+/// Scores of `G` groups of keys from group `g`, which is group `to` of the tile.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c")]
 unsafe fn scores<const M: usize, const G: usize>(
@@ -109,6 +117,7 @@ unsafe fn scores<const M: usize, const G: usize>(
     keys: &[u8],
     dim: usize,
     g: usize,
+    to: usize,
     s: &mut Scratch,
 ) {
     let (bytes, blocks) = (group_bytes(dim), dim / BLOCK);
@@ -144,7 +153,7 @@ unsafe fn scores<const M: usize, const G: usize>(
         }
         for m in 0..M {
             for i in 0..G {
-                _mm512_storeu_ps(s.scores.as_mut_ptr().add(m * TILE + (g + i) * GROUP), acc[m][i]);
+                _mm512_storeu_ps(s.scores.as_mut_ptr().add(m * TILE + (to + i) * GROUP), acc[m][i]);
             }
         }
     }
@@ -154,10 +163,10 @@ unsafe fn scores<const M: usize, const G: usize>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c")]
 unsafe fn weighted<const M: usize>(
-    values: &[u8],
+    values: [&[u8]; 2],
     dim: usize,
     block: usize,
-    groups: usize,
+    seen: [usize; 2],
     s: &Scratch,
     out: &mut [f32],
 ) {
@@ -165,14 +174,15 @@ unsafe fn weighted<const M: usize>(
     // SAFETY: the caller's groups and heads.
     unsafe {
         let weights = s.weights.as_ptr().add(block * HEADS * TILE);
-        for g in 0..groups {
-            let values = values.as_ptr().add(g * group_bytes(dim) + block * BLOCK * 2);
+        for (half, g) in (0..seen[0]).map(|g| (0, g)).chain((0..seen[1]).map(|g| (1, g))) {
+            let values = values[half].as_ptr().add(g * group_bytes(dim) + block * BLOCK * 2);
+            let weights = weights.add((half * HALF + g) * GROUP);
             for pair in 0..GROUP / 2 {
                 let at = values.add(pair * dim * 2);
                 let low = _mm512_cvtepi8_epi16(_mm256_loadu_si256(at.cast()));
                 let high = _mm512_cvtepi8_epi16(_mm256_loadu_si256(at.add(32).cast()));
                 for m in 0..M {
-                    let p = weights.add(m * TILE + g * GROUP + pair * 2).cast::<i32>().read_unaligned();
+                    let p = weights.add(m * TILE + pair * 2).cast::<i32>().read_unaligned();
                     let p = _mm512_set1_epi32(p);
                     acc[m][0] = _mm512_dpwssd_epi32(acc[m][0], low, p);
                     acc[m][1] = _mm512_dpwssd_epi32(acc[m][1], high, p);

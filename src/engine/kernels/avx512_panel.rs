@@ -4,8 +4,11 @@
 
 #![allow(clippy::needless_range_loop)] // tiles of registers read best by number
 
+mod lay;
+
 use super::act::{ActivationRow, Activations};
-use super::panel::{Aligned, Block, Panel, ROWS, Rows};
+use super::panel::{Aligned, Panel, ROWS, Rows};
+use super::unpack::unpack_row;
 use crate::engine::quant::QuantType;
 use std::arch::x86_64::*;
 
@@ -35,7 +38,7 @@ pub unsafe fn unpack(panel: &mut Panel, kind: QuantType, cols: usize, rows: &Row
         // SAFETY: features as promised; the block has the bytes of its kind.
         |kind, raw, block, r| unsafe { unpack_row(kind, raw, block, r) },
         // SAFETY: features as promised; sizes are checked inside.
-        |rows, len, out| unsafe { lay(rows, len, out) },
+        |rows, len, out| unsafe { lay::lay(rows, len, out) },
     );
 }
 
@@ -245,142 +248,6 @@ unsafe fn tile_32<const T: usize, const OFFSET: bool>(
     }
 }
 
-/// Block `raw` of row `r`, for the kinds that are met most; false for the others.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
-unsafe fn unpack_row(kind: QuantType, raw: &[u8], block: &mut Block, r: usize) -> bool {
-    let half = |at: usize| {
-        let bits = i32::from(u16::from_le_bytes([raw[at], raw[at + 1]]));
-        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)))
-    };
-    let p = raw.as_ptr();
-    let q = block.q[r].as_mut_ptr();
-    // SAFETY: `raw` is one block of its kind (checked by the caller), `q` has 256 bytes, scales and minima 32.
-    unsafe {
-        match kind {
-            QuantType::Q4_K | QuantType::Q5_K => {
-                let five = kind == QuantType::Q5_K;
-                (block.d[r], block.dmin[r]) = (half(0), half(2));
-                let word = |at: usize| p.add(at).cast::<u32>().read_unaligned();
-                let (u0, u1, u2) = (word(4), word(8), word(12));
-                let join = |low: u32, high: u32| (u64::from(low) | u64::from(high) << 32) as i64;
-                let scales = join(u0 & 0x3f3f_3f3f, (u2 & 0x0f0f_0f0f) | ((u0 >> 6 & 0x0303_0303) << 4));
-                let mins = join(u1 & 0x3f3f_3f3f, (u2 >> 4 & 0x0f0f_0f0f) | ((u1 >> 6 & 0x0303_0303) << 4));
-                for (out, eight) in [(&mut block.scale[r], scales), (&mut block.min[r], mins)] {
-                    // Each of the eight stands for two groups of sixteen.
-                    let eight = _mm_cvtsi64_si128(eight);
-                    let twice = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(eight, eight));
-                    _mm256_storeu_si256(out.as_mut_ptr().cast(), twice);
-                }
-                let nibble = _mm256_set1_epi8(15);
-                let high = if five { _mm256_loadu_si256(p.add(16).cast()) } else { _mm256_setzero_si256() };
-                let values = p.add(if five { 48 } else { 16 });
-                for c in 0..4 {
-                    let bytes = _mm256_loadu_si256(values.add(c * 32).cast());
-                    let mut low = _mm256_and_si256(bytes, nibble);
-                    let mut upper = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble);
-                    if five {
-                        let fifth = |bit: i32| {
-                            let one = _mm256_srl_epi16(high, _mm_cvtsi32_si128(bit));
-                            _mm256_slli_epi16::<4>(_mm256_and_si256(one, _mm256_set1_epi8(1)))
-                        };
-                        low = _mm256_or_si256(low, fifth(2 * c as i32));
-                        upper = _mm256_or_si256(upper, fifth(2 * c as i32 + 1));
-                    }
-                    _mm256_storeu_si256(q.add(c * 64).cast(), low);
-                    _mm256_storeu_si256(q.add(c * 64 + 32).cast(), upper);
-                }
-            }
-            QuantType::Q6_K => {
-                block.d[r] = half(208);
-                let scales = _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(192).cast()));
-                _mm256_storeu_si256(block.scale[r].as_mut_ptr().cast(), scales);
-                let (nibble, two) = (_mm256_set1_epi8(15), _mm256_set1_epi8(0x30));
-                // The stored value is 32 too large; 128 is what it is to be.
-                let offset = _mm256_set1_epi8(96);
-                for half in 0..2 {
-                    let high = _mm256_loadu_si256(p.add(128 + half * 32).cast());
-                    let low: [__m256i; 2] =
-                        std::array::from_fn(|i| _mm256_loadu_si256(p.add(half * 64 + i * 32).cast()));
-                    let parts = [
-                        (_mm256_and_si256(low[0], nibble), _mm256_slli_epi16::<4>(high)),
-                        (_mm256_and_si256(low[1], nibble), _mm256_slli_epi16::<2>(high)),
-                        (_mm256_and_si256(_mm256_srli_epi16::<4>(low[0]), nibble), high),
-                        (
-                            _mm256_and_si256(_mm256_srli_epi16::<4>(low[1]), nibble),
-                            _mm256_srli_epi16::<2>(high),
-                        ),
-                    ];
-                    for (i, (low, high)) in parts.into_iter().enumerate() {
-                        let value = _mm256_or_si256(low, _mm256_and_si256(high, two));
-                        let at = q.add(half * 128 + i * 32);
-                        _mm256_storeu_si256(at.cast(), _mm256_add_epi8(value, offset));
-                    }
-                }
-            }
-            QuantType::Q8_0 => {
-                block.d[r] = half(0);
-                let values = _mm256_loadu_si256(p.add(2).cast());
-                _mm256_storeu_si256(q.cast(), _mm256_xor_si256(values, _mm256_set1_epi8(-128)));
-            }
-            _ => return false,
-        }
-    }
-    true
-}
-
-/// [row][k] becomes [k / 4][row][4]: four values are one number of 32 bits, so this is a transposition of those.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
-unsafe fn lay(rows: &[[u8; 256]; ROWS], len: usize, out: &mut [u8]) {
-    assert!(len <= 256 && out.len() == len * ROWS);
-    // SAFETY: rows have 256 bytes; `out` has `len / 4` times 128, as asserted; the mask keeps to `len`.
-    unsafe {
-        for k in (0..len).step_by(64) {
-            let wide = (len - k).min(64) / 4;
-            let mask = (0xffffu32 >> (16 - wide)) as u16;
-            for half in 0..2 {
-                let mut r: [__m512i; 16] = std::array::from_fn(|i| {
-                    _mm512_maskz_loadu_epi32(mask, rows[half * 16 + i].as_ptr().add(k).cast())
-                });
-                transpose16(&mut r);
-                for (i, r) in r.iter().enumerate().take(wide) {
-                    _mm512_storeu_si512(out.as_mut_ptr().add((k / 4 + i) * 128 + half * 64).cast(), *r);
-                }
-            }
-        }
-    }
-}
-
-/// Sixteen registers of sixteen numbers, transposed.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
-fn transpose16(r: &mut [__m512i; 16]) {
-    let mut a = *r;
-    for i in (0..16).step_by(2) {
-        a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        a[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    let mut b = a;
-    for i in (0..16).step_by(4) {
-        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
-        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
-        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
-        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
-    }
-    // b[4i + j], lane l: rows 4i to 4i + 3 of column 4l + j.
-    for j in 0..4 {
-        let even = _mm512_shuffle_i32x4::<0x88>(b[j], b[4 + j]);
-        let odd = _mm512_shuffle_i32x4::<0xdd>(b[j], b[4 + j]);
-        let even2 = _mm512_shuffle_i32x4::<0x88>(b[8 + j], b[12 + j]);
-        let odd2 = _mm512_shuffle_i32x4::<0xdd>(b[8 + j], b[12 + j]);
-        r[j] = _mm512_shuffle_i32x4::<0x88>(even, even2);
-        r[8 + j] = _mm512_shuffle_i32x4::<0xdd>(even, even2);
-        r[4 + j] = _mm512_shuffle_i32x4::<0x88>(odd, odd2);
-        r[12 + j] = _mm512_shuffle_i32x4::<0xdd>(odd, odd2);
-    }
-}
-
 /// `act::quantize_row` in blocks of 256, a sum to sixteen values; the same bits.
 ///
 /// # Safety
@@ -431,10 +298,9 @@ pub unsafe fn quantize_256(x: &[f32], q: &mut [i8], d: &mut [f32], sums: &mut [i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::kernels::panel::lay_plain;
 
     #[test]
-    fn rows_are_laid_out_and_quantised_as_the_plain_code_does() {
+    fn rows_are_quantised_as_the_plain_code_does() {
         if !crate::engine::kernels::KernelSet::Avx512Vnni.available() {
             return;
         }
@@ -443,14 +309,6 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             state >> 8
         };
-        for len in [32, 256] {
-            let rows: [[u8; 256]; ROWS] = std::array::from_fn(|_| std::array::from_fn(|_| next() as u8));
-            let (mut fast, mut plain) = (vec![0; len * ROWS], vec![0; len * ROWS]);
-            // SAFETY: asked for above.
-            unsafe { lay(&rows, len, &mut fast) };
-            lay_plain(&rows, len, &mut plain);
-            assert_eq!(fast, plain);
-        }
         for scale in [0.0, 1.0, 1e-30, 1e30] {
             let x: Vec<f32> = (0..768).map(|_| (next() as f32 / 1e6 - 8.0) * scale).collect();
             let fresh = || (vec![0i8; 768], vec![0f32; 3], vec![0i16; 48]);

@@ -2,21 +2,30 @@
 //!
 //! `scalar` is the reference and states the order of summation; all sets give the same bits. Small batches go row by
 //! row straight from the mapped file (decode is bandwidth): `rows`. Larger ones unpack a panel of 32 rows to bytes once
-//! and use it for every token: `panel` and `avx512_panel`. A set without a kernel for a type takes the reference,
-//! compiled for its vectors. Who calls which chunk on which thread is for the caller.
+//! and use it for every token: `panel` and `unpack`, multiplied by `avx512_panel` or `avx2_panel`; floats are widened and
+//! go by tiles in `float_panel`. A set without a kernel for a type takes the reference, compiled for its vectors. Who
+//! calls which chunk on which thread is for the caller.
 #![allow(unsafe_code)]
 
 pub mod act;
+#[cfg(target_arch = "x86_64")]
+mod avx2_panel;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512_attention;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512_int8;
 #[cfg(target_arch = "x86_64")]
 mod avx512_panel;
+#[cfg(target_arch = "x86_64")]
+mod float_panel;
 mod panel;
 #[cfg(target_arch = "x86_64")]
 mod rows;
 pub mod scalar;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod unpack;
 
 use super::ops;
 use super::pool::Shards;
@@ -170,7 +179,12 @@ struct Scratch {
     #[cfg(target_arch = "x86_64")]
     panel: panel::Panel,
     #[cfg(target_arch = "x86_64")]
-    offsets: panel::Aligned,
+    avx2_panel: avx2_panel::Panel,
+    #[cfg(target_arch = "x86_64")]
+    avx2: avx2_panel::Buffers,
+    /// What a tile makes of its activations.
+    #[cfg(target_arch = "x86_64")]
+    prepared: panel::Aligned,
     #[cfg(target_arch = "x86_64")]
     parts: rows::Parts,
 }
@@ -219,6 +233,34 @@ impl Output<'_, '_> {
             out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
         } else {
             out.copy_from_slice(values);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Scratch {
+    /// Unpacks some rows of a quantised type and gives `sink` their products with every token.
+    ///
+    /// # Safety
+    /// The machine has the set, and it is AVX2 or AVX-512.
+    unsafe fn panel_times(
+        &mut self,
+        set: KernelSet,
+        kind: QuantType,
+        rows: &panel::Rows<'_>,
+        act: &Activations,
+        tokens: &[usize],
+        sink: &mut impl avx512_panel::Sink,
+    ) {
+        // SAFETY: as promised; the rows are as long as those of `act`.
+        unsafe {
+            if set == KernelSet::Avx512Vnni {
+                avx512_panel::unpack(&mut self.panel, kind, act.cols, rows);
+                avx512_panel::matmul(&self.panel, act, tokens, &mut self.prepared, sink);
+            } else {
+                self.avx2_panel.unpack(kind, act.cols, rows);
+                avx2_panel::matmul(&self.avx2_panel, act, tokens, &mut self.avx2, sink);
+            }
         }
     }
 }
@@ -282,7 +324,7 @@ pub unsafe fn gate_up_rows(
     out: &Output<'_, '_>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if set == KernelSet::Avx512Vnni
+    if set != KernelSet::Scalar
         && tokens.len() >= PANEL_FROM
         && gate.kind == up.kind
         && Form::of(gate.kind) != Form::Float
@@ -295,12 +337,9 @@ pub unsafe fn gate_up_rows(
                     let matrix = if i < HALF { gate } else { up };
                     if i % HALF < n { matrix.row(row + i % HALF) } else { &[] }
                 });
+                let mut sink = SiluMul { set, out, row, n };
                 // SAFETY: the set is only chosen where the machine has it; elements as promised.
-                unsafe {
-                    avx512_panel::unpack(&mut scratch.panel, gate.kind, gate.cols, &of);
-                    let mut sink = SiluMul { set, out, row, n };
-                    avx512_panel::matmul(&scratch.panel, act, tokens, &mut scratch.offsets, &mut sink);
-                }
+                unsafe { scratch.panel_times(set, gate.kind, &of, act, tokens, &mut sink) };
             }
         });
         return;
@@ -342,6 +381,11 @@ pub unsafe fn matmul_rows(
     SCRATCH.with_borrow_mut(|scratch| {
         #[cfg(target_arch = "x86_64")]
         if Form::of(matrix.kind) == Form::Float && set != KernelSet::Scalar {
+            if n >= PANEL_FROM {
+                // SAFETY: the set is only chosen where the machine has it.
+                unsafe { float_panel::matmul(set, matrix, rows, act, tokens, &mut scratch.prepared, put) };
+                return;
+            }
             for r in first..last {
                 for t in 0..n {
                     let x = act.row(token(t), matrix.kind).values;
@@ -362,17 +406,14 @@ pub unsafe fn matmul_rows(
             return;
         }
         #[cfg(target_arch = "x86_64")]
-        if set == KernelSet::Avx512Vnni && n >= PANEL_FROM {
+        if set != KernelSet::Scalar && n >= PANEL_FROM {
             for row in rows.step_by(panel::ROWS) {
                 let n = panel::ROWS.min(last - row);
                 let of: panel::Rows<'_> =
                     std::array::from_fn(|i| if i < n { matrix.row(row + i) } else { &[] });
+                let mut sink = Plain { out, row, n };
                 // SAFETY: the set is only chosen where the machine has it; elements as promised.
-                unsafe {
-                    avx512_panel::unpack(&mut scratch.panel, matrix.kind, matrix.cols, &of);
-                    let mut sink = Plain { out, row, n };
-                    avx512_panel::matmul(&scratch.panel, act, tokens, &mut scratch.offsets, &mut sink);
-                }
+                unsafe { scratch.panel_times(set, matrix.kind, &of, act, tokens, &mut sink) };
             }
             return;
         }

@@ -71,6 +71,37 @@ impl Default for Block {
     }
 }
 
+impl Block {
+    /// Block `b` of each row; a row that is not there counts as zeros. `fast` unpacks what it can of a block of one row,
+    /// faster than the reference does, and says whether it did.
+    pub fn fill(
+        &mut self,
+        kind: QuantType,
+        rows: &Rows<'_>,
+        b: usize,
+        fast: impl Fn(QuantType, &[u8], &mut Self, usize) -> bool,
+    ) {
+        let bytes = kind.block_bytes();
+        let flip = if kind.has_min() { 0 } else { 0x80 };
+        let mut unpacked = Unpacked::default();
+        for (r, row) in rows.iter().enumerate() {
+            let Some(raw) = row.get(b * bytes..(b + 1) * bytes) else {
+                (self.d[r], self.dmin[r]) = (0.0, 0.0);
+                continue;
+            };
+            if fast(kind, raw, self, r) {
+                continue;
+            }
+            kind.unpack(raw, &mut unpacked);
+            (self.d[r], self.dmin[r]) = (unpacked.d, unpacked.dmin);
+            (self.scale[r], self.min[r]) = (unpacked.scale, unpacked.min);
+            for (out, q) in self.q[r].iter_mut().zip(unpacked.q).take(kind.block_len()) {
+                *out = q as u8 ^ flip;
+            }
+        }
+    }
+}
+
 /// Per block of 256 (or 32): values, scales, minima of thirty-two rows.
 #[derive(Default)]
 pub struct Panel {
@@ -107,8 +138,7 @@ impl Panel {
         self.kind.is_some_and(|kind| !kind.has_min())
     }
 
-    /// Unpacks `rows`, `cols` values each. `fast` unpacks what it can of a block of one row, faster than the reference
-    /// does, and says whether it did; `lay` lays `values` of each row out as `q` wants them.
+    /// Unpacks `rows`, `cols` values each: `fast` as in `Block::fill`; `lay` lays `values` of each row out as `q` wants them.
     pub fn unpack(
         &mut self,
         kind: QuantType,
@@ -117,10 +147,9 @@ impl Panel {
         fast: impl Fn(QuantType, &[u8], &mut Block, usize) -> bool,
         lay: impl Fn(&[[u8; 256]; ROWS], usize, &mut [u8]),
     ) {
-        let (len, bytes) = (kind.block_len(), kind.block_bytes());
+        let len = kind.block_len();
         let (blocks, groups) = (cols / len, groups(kind));
         (self.kind, self.blocks, self.block_len, self.groups) = (Some(kind), blocks, len, groups);
-        let flip = if kind.has_min() { 0 } else { 0x80 };
         let step = if groups == 8 { 2 } else { 1 };
         let q = self.q.values::<u8>(blocks * len * ROWS);
         let scale = self.scale.values::<i32>(blocks * groups * ROWS);
@@ -128,23 +157,8 @@ impl Panel {
         let d = self.d.values::<f32>(blocks * ROWS);
         let dmin = self.dmin.values::<f32>(blocks * ROWS);
         let block = &mut *self.block;
-        let mut unpacked = Unpacked::default();
         for b in 0..blocks {
-            for (r, row) in rows.iter().enumerate() {
-                let Some(raw) = row.get(b * bytes..(b + 1) * bytes) else {
-                    (block.d[r], block.dmin[r]) = (0.0, 0.0);
-                    continue;
-                };
-                if fast(kind, raw, block, r) {
-                    continue;
-                }
-                kind.unpack(raw, &mut unpacked);
-                (block.d[r], block.dmin[r]) = (unpacked.d, unpacked.dmin);
-                (block.scale[r], block.min[r]) = (unpacked.scale, unpacked.min);
-                for (out, q) in block.q[r].iter_mut().zip(unpacked.q).take(len) {
-                    *out = q as u8 ^ flip;
-                }
-            }
+            block.fill(kind, rows, b, &fast);
             d[b * ROWS..(b + 1) * ROWS].copy_from_slice(&block.d);
             dmin[b * ROWS..(b + 1) * ROWS].copy_from_slice(&block.dmin);
             lay(&block.q, len, &mut q[b * len * ROWS..(b + 1) * len * ROWS]);

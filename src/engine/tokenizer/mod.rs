@@ -13,6 +13,7 @@ use super::gguf::Gguf;
 use super::sampler::TokenMask;
 use super::{EngineError, TokenId};
 use bpe::{Bpe, Scratch};
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 pub use utf8::Utf8Stream;
@@ -39,6 +40,17 @@ impl Tokenizer {
     }
 
     /// Ids are below this; with padding, so as many as the model has logits.
+    /// Names the vocabulary: the same for files with the same tokens in the same order.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for id in 0..self.vocab_size() as TokenId {
+            let bytes = self.bytes(id);
+            hash.update((bytes.len() as u32).to_le_bytes());
+            hash.update(bytes);
+        }
+        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     pub fn vocab_size(&self) -> usize {
         self.unused.len()
     }

@@ -238,7 +238,7 @@ impl LocalModel {
             return known;
         }
         let vocabulary = self
-            .vocabulary
+            .trie
             .get_or_insert_with(|| Grammar::vocabulary(&self.tokenizer, self.engine.config().vocab))
             .clone();
         self.grammar_of = (request.tools.to_vec(), held);

@@ -80,20 +80,28 @@ pub unsafe fn sums_of_32(sums: *const i16) -> __m256i {
     _mm256_madd_epi16(sums, _mm256_set1_epi16(1))
 }
 
+/// Q4_K and Q5_K: the eight scales and the eight minima, as int16.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn scales_and_mins(packed: *const u8) -> (__m128i, __m128i) {
+    // SAFETY: the caller's twelve bytes.
+    let (u0, u1, u2) = unsafe { (load_u32(packed), load_u32(packed.add(4)), load_u32(packed.add(8))) };
+    let wide = |low: u32, high: u32| {
+        _mm_cvtepu8_epi16(_mm_cvtsi64_si128((u64::from(low) | u64::from(high) << 32) as i64))
+    };
+    let scales = wide(u0 & 0x3f3f_3f3f, (u2 & 0x0f0f_0f0f) | ((u0 >> 6 & 0x0303_0303) << 4));
+    let mins = wide(u1 & 0x3f3f_3f3f, (u2 >> 4 & 0x0f0f_0f0f) | ((u1 >> 6 & 0x0303_0303) << 4));
+    (scales, mins)
+}
+
 /// Q4_K and Q5_K: the eight scales as int16, and the minima times the sums of their groups.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub unsafe fn scales_and_min(packed: *const u8, sums: *const i16) -> (__m128i, i32) {
     // SAFETY: the caller's twelve bytes and sixteen sums.
-    let (u0, u1, u2, sums) =
-        unsafe { (load_u32(packed), load_u32(packed.add(4)), load_u32(packed.add(8)), sums_of_32(sums)) };
+    let ((scales, mins), sums) = unsafe { (scales_and_mins(packed), sums_of_32(sums)) };
     let sums = _mm_packs_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
-    let low = u64::from(u0 & 0x3f3f_3f3f);
-    let high = u64::from((u2 & 0x0f0f_0f0f) | ((u0 >> 6 & 0x0303_0303) << 4));
-    let scales = _mm_cvtepu8_epi16(_mm_cvtsi64_si128((low | high << 32) as i64));
-    let low = u64::from(u1 & 0x3f3f_3f3f);
-    let high = u64::from((u2 >> 4 & 0x0f0f_0f0f) | ((u1 >> 6 & 0x0303_0303) << 4));
-    let min = _mm_madd_epi16(_mm_cvtepu8_epi16(_mm_cvtsi64_si128((low | high << 32) as i64)), sums);
+    let min = _mm_madd_epi16(mins, sums);
     let min = _mm_add_epi32(min, _mm_shuffle_epi32::<0b01_00_11_10>(min));
     (scales, _mm_cvtsi128_si32(min) + _mm_extract_epi32::<1>(min))
 }
@@ -147,4 +155,26 @@ pub fn table(kind: QuantType) -> __m128i {
     let values = if kind == QuantType::MXFP4 { &E2M1_DOUBLED } else { &IQ4 };
     // SAFETY: sixteen bytes.
     unsafe { _mm_loadu_si128(values.as_ptr().cast()) }
+}
+
+/// The nibbles of sixteen bytes, the lower ones first.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn nibbles(p: *const u8) -> __m256i {
+    // SAFETY: the caller's sixteen bytes.
+    let twice = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(p.cast()) });
+    let moved = _mm256_srlv_epi64(twice, _mm256_set_epi64x(4, 4, 0, 0));
+    _mm256_and_si256(moved, _mm256_set1_epi8(15))
+}
+
+/// Nibbles with a fifth bit each: bit i of `fifth` belongs to value i.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn five_bits(fifth: u32, nibbles: __m256i) -> __m256i {
+    let fifth = _mm256_set1_epi32(fifth as i32);
+    // Each of the four bytes eight times, then one bit of each.
+    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let bit = _mm256_set1_epi64x(i64::from_le_bytes([1, 2, 4, 8, 16, 32, 64, 128]));
+    let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(fifth, spread), bit), bit);
+    _mm256_or_si256(nibbles, _mm256_and_si256(set, _mm256_set1_epi8(16)))
 }

@@ -101,6 +101,38 @@ pub unsafe fn dot_float(set: KernelSet, kind: QuantType, row: &[u8], x: &[f32]) 
     tree16(&lanes)
 }
 
+/// The values of a row of a float type as F32.
+///
+/// # Safety
+/// Needs AVX2 and F16C.
+pub unsafe fn widen(kind: QuantType, row: &[u8], out: &mut [f32]) {
+    assert!(row.len() == out.len() * kind.block_bytes());
+    // SAFETY: the row holds as many values as `out`; the rest as promised.
+    unsafe {
+        match kind {
+            QuantType::F16 => widen_eights::<F16>(row, out),
+            QuantType::BF16 => widen_eights::<BF16>(row, out),
+            _ => widen_eights::<F32>(row, out),
+        }
+    }
+    let tail = out.len() % 8;
+    let (from, to) = (row.len() - tail * kind.block_bytes(), out.len() - tail);
+    kind.dequantize(&row[from..], &mut out[to..]);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn widen_eights<S: Stored>(row: &[u8], out: &mut [f32]) {
+    let bytes = 8 * S::KIND.block_bytes();
+    for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        // SAFETY: eight values of both.
+        unsafe {
+            let p = row.as_ptr().add(i * bytes);
+            ahead(p, bytes);
+            _mm256_storeu_ps(out.as_mut_ptr(), S::eight(p));
+        }
+    }
+}
+
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512<S: Stored>(row: &[u8], x: &[f32], lanes: &mut [f32; 16]) {
     let bytes = 16 * S::KIND.block_bytes();

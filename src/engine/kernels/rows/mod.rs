@@ -9,15 +9,13 @@
 
 mod avx2;
 mod avx512;
-mod common;
+pub(super) mod common;
 mod float;
-#[cfg(test)]
-mod tests;
 
 use super::act::ActivationRow;
 use super::{KernelSet, Matrix};
 use crate::engine::quant::QuantType;
-pub use float::dot_float;
+pub use float::{dot_float, widen};
 use std::ops::Range;
 
 /// Rows that `dot_rows` takes at a time, at most.
@@ -76,3 +74,74 @@ pub unsafe fn dot_rows(
         }
     }
 }
+
+/// What both sets write alike, once for the features and the register of each: the choice of a type's kernel, and the walk
+/// over blocks of 256. `wide256`, `wide32`, `rows32`, `sum8` and `Part` are the set's own.
+macro_rules! walk_rows {
+    ($features:literal, $zero:expr) => {
+        /// # Safety
+        /// Needs the features; `walk` holds what it says; `kind` has a kernel.
+        #[target_feature(enable = $features)]
+        pub unsafe fn dot_rows(kind: QuantType, walk: Walk<'_>, parts: &mut Vec<Part>) -> [f32; ROWS] {
+            if parts.len() < walk.blocks {
+                let zero = Part { sum: [$zero; ROWS], d: [0; ROWS], min: [0; ROWS] };
+                parts.resize(walk.blocks, zero);
+            }
+            let mut out = [0f32; ROWS];
+            // SAFETY: as promised; `parts` has a place for each block; eight floats are stored.
+            unsafe {
+                let acc = match kind {
+                    QuantType::Q2_K => rows256::<wide256::Q2K>(walk, parts),
+                    QuantType::Q3_K => rows256::<wide256::Q3K>(walk, parts),
+                    QuantType::Q4_K => rows256::<wide256::Q4K>(walk, parts),
+                    QuantType::Q5_K => rows256::<wide256::Q5K>(walk, parts),
+                    QuantType::Q6_K => rows256::<wide256::Q6K>(walk, parts),
+                    QuantType::IQ4_XS => rows256::<wide256::Iq4Xs>(walk, parts),
+                    QuantType::Q4_0 => rows32::<wide32::Q4_0>(walk, parts),
+                    QuantType::Q4_1 => rows32::<wide32::Q4_1>(walk, parts),
+                    QuantType::Q5_0 => rows32::<wide32::Q5_0>(walk, parts),
+                    QuantType::Q5_1 => rows32::<wide32::Q5_1>(walk, parts),
+                    QuantType::IQ4_NL => rows32::<wide32::Iq4Nl>(walk, parts),
+                    QuantType::MXFP4 => rows32::<wide32::Mxfp4>(walk, parts),
+                    _ => rows32::<wide32::Q8_0>(walk, parts),
+                };
+                _mm256_storeu_ps(out.as_mut_ptr(), acc);
+            }
+            out
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn rows256<K: Block256>(walk: Walk<'_>, parts: &mut [Part]) -> __m256 {
+            let Walk { data, stride, count, blocks, act } = walk;
+            let bytes = K::KIND.block_bytes();
+            for r in 0..count {
+                for b in 0..blocks {
+                    // SAFETY: block b of row r, and of the activations.
+                    unsafe {
+                        let part = parts.get_unchecked_mut(b);
+                        let p = data.add(r * stride + b * bytes);
+                        ahead(p, bytes);
+                        let block = K::block(p, act.q.as_ptr().add(b * 256), act.sums.as_ptr().add(b * 16));
+                        (part.sum[r], part.d[r], part.min[r]) = (block.sum, block.d, block.min);
+                    }
+                }
+            }
+            let mut acc = _mm256_setzero_ps();
+            for (b, part) in parts.iter().enumerate().take(blocks) {
+                // SAFETY: eight values each.
+                let (d, min) = unsafe {
+                    (_mm256_loadu_si256(part.d.as_ptr().cast()), _mm256_loadu_si256(part.min.as_ptr().cast()))
+                };
+                let dy = _mm256_set1_ps(act.d[b]);
+                let sum = _mm256_cvtepi32_ps(sum8(&part.sum));
+                acc = _mm256_add_ps(acc, _mm256_mul_ps(_mm256_mul_ps(halves(d), dy), sum));
+                if K::KIND.has_min() {
+                    let dmin = halves(_mm256_srli_epi32::<16>(d));
+                    acc = _mm256_sub_ps(acc, _mm256_mul_ps(_mm256_mul_ps(dmin, dy), _mm256_cvtepi32_ps(min)));
+                }
+            }
+            acc
+        }
+    };
+}
+use walk_rows;

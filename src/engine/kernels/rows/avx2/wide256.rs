@@ -2,9 +2,9 @@
 //! in pairs (at most 2 * 63 * 127, so they fit int16), then multiplied with the scale of their group and added again.
 
 use super::super::common::{
-    iq4_xs_scales, load_u16, load_u32, q2_k_scales, q3_k_scales, scales_and_min, table,
+    iq4_xs_scales, load_u16, load_u32, nibbles, q2_k_scales, q3_k_scales, scales_and_min, table,
 };
-use super::{nibbles, signed_products};
+use super::signed_products;
 use crate::engine::quant::QuantType;
 use std::arch::x86_64::*;
 

@@ -1,8 +1,8 @@
 //! AVX2: the types with blocks of 32, a block to a register. Small unsigned weights multiply as stored, and what they
 //! are too large by (`OFFSET`) is taken away from the sum; those of eight bits hand their sign to the activation.
 
-use super::super::common::{load_u32, table};
-use super::{nibbles, signed_products};
+use super::super::common::{five_bits, load_u32, nibbles, table};
+use super::signed_products;
 use crate::engine::quant::QuantType;
 use std::arch::x86_64::*;
 
@@ -16,19 +16,6 @@ pub trait Block32 {
     /// # Safety
     /// Needs the features of `dot_rows`; `p` is at a block of the type.
     unsafe fn products(p: *const u8, y: __m256i) -> __m256i;
-}
-
-/// Nibbles with a fifth bit each: bit i of the four bytes before the nibbles belongs to value i.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn five_bits(p: *const u8) -> __m256i {
-    // SAFETY: the caller's twenty bytes.
-    let (fifth, low) = unsafe { (_mm256_set1_epi32(load_u32(p) as i32), nibbles(p.add(4))) };
-    // Each of the four bytes eight times, then one bit of each.
-    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    let bit = _mm256_set1_epi64x(i64::from_le_bytes([1, 2, 4, 8, 16, 32, 64, 128]));
-    let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(fifth, spread), bit), bit);
-    _mm256_or_si256(low, _mm256_and_si256(set, _mm256_set1_epi8(16)))
 }
 
 /// Nibbles looked up in the type's table.
@@ -58,7 +45,7 @@ macro_rules! block {
 block!(Q8_0, Q8_0, 0, |p, y| signed_products(_mm256_loadu_si256(p.add(2).cast()), y));
 block!(Q4_0, Q4_0, 8, |p, y| _mm256_maddubs_epi16(nibbles(p.add(2)), y));
 block!(Q4_1, Q4_1, 0, |p, y| _mm256_maddubs_epi16(nibbles(p.add(4)), y));
-block!(Q5_0, Q5_0, 16, |p, y| _mm256_maddubs_epi16(five_bits(p.add(2)), y));
-block!(Q5_1, Q5_1, 0, |p, y| _mm256_maddubs_epi16(five_bits(p.add(4)), y));
+block!(Q5_0, Q5_0, 16, |p, y| _mm256_maddubs_epi16(five_bits(load_u32(p.add(2)), nibbles(p.add(6))), y));
+block!(Q5_1, Q5_1, 0, |p, y| _mm256_maddubs_epi16(five_bits(load_u32(p.add(4)), nibbles(p.add(8))), y));
 block!(Iq4Nl, IQ4_NL, 0, |p, y| signed_products(looked_up(Self::KIND, p.add(2)), y));
 block!(Mxfp4, MXFP4, 0, |p, y| signed_products(looked_up(Self::KIND, p.add(1)), y));

@@ -1,11 +1,14 @@
 //! Every kernel set times every type against the scalar reference, bit for bit: random bytes, random shapes (rows that
-//! are no multiple of eight, odd numbers of blocks, float rows that end inside a register), and the extremes at which
-//! an int16 would saturate.
+//! are no multiple of eight, odd numbers of blocks, float rows that end inside a register), batches that go row by row
+//! and such as go by panels, and the extremes at which an int16 would saturate.
 
-use super::super::act::{Activations, Form};
-use super::super::{KernelSet, Matrix, Output, matmul_rows, scalar};
+use super::act::{Activations, Form};
+use super::{KernelSet, Matrix, Output, gate_up_rows, matmul_rows, ops, scalar};
 use crate::engine::pool::Shards;
 use crate::engine::quant::QuantType;
+
+/// Batches that every kernel takes by panels.
+const PANEL_FROM: usize = super::PANEL_FROM;
 
 /// splitmix64
 struct Random(u64);
@@ -64,35 +67,38 @@ fn activations(kind: QuantType, n: usize, cols: usize, mut q: impl FnMut(usize) 
     act
 }
 
+/// The reference's product of one row and one token.
+fn product(matrix: &Matrix<'_>, r: usize, act: &Activations, token: usize) -> f32 {
+    let x = act.row(token, matrix.kind);
+    if matrix.kind.block_len() > 1 {
+        return scalar::dot_quantized(matrix.kind, matrix.row(r), x);
+    }
+    let mut w = vec![0.0; matrix.cols];
+    matrix.kind.dequantize(matrix.row(r), &mut w);
+    scalar::dot_f32(&w, x.values)
+}
+
+fn same(got: &[f32], want: &[f32], rows: usize, of: &str) {
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!(want.is_finite(), "{of}: the case is no test");
+        let (t, r) = (i / rows, i % rows);
+        assert_eq!(got.to_bits(), want.to_bits(), "{of}: token {t}, row {r} of {rows}: {got}, not {want}");
+    }
+}
+
 fn check(kind: QuantType, rows: usize, cols: usize, data: &[u8], act: &Activations, what: &str) {
     let matrix = Matrix { kind, rows, cols, data };
     let tokens: Vec<usize> = (0..act.n).rev().collect();
+    let want: Vec<f32> =
+        tokens.iter().flat_map(|&t| (0..rows).map(move |r| product(&matrix, r, act, t))).collect();
     for set in KernelSet::ALL.into_iter().filter(|set| set.available()) {
+        let of = format!("{} {} {what}, {cols} columns", set.name(), kind.name());
         let mut out = vec![f32::NAN; act.n * rows];
         let shards = Shards::new(&mut out);
         let target = Output { shards: &shards, slot: 0, stride: rows, add: false };
         // SAFETY: one thread, and the machine has the set.
         unsafe { matmul_rows(set, &matrix, 0..rows, act, &tokens, &target) };
-        for (t, &token) in tokens.iter().enumerate() {
-            for r in 0..rows {
-                let want = if kind.block_len() == 1 {
-                    let mut w = vec![0.0; cols];
-                    kind.dequantize(matrix.row(r), &mut w);
-                    scalar::dot_f32(&w, act.row(token, kind).values)
-                } else {
-                    scalar::dot_quantized(kind, matrix.row(r), act.row(token, kind))
-                };
-                let got = out[t * rows + r];
-                assert!(want.is_finite(), "{} {what}: the case is no test", kind.name());
-                assert_eq!(
-                    got.to_bits(),
-                    want.to_bits(),
-                    "{} {} {what}: {rows} x {cols}, token {t}, row {r}: {got}, not {want}",
-                    set.name(),
-                    kind.name()
-                );
-            }
-        }
+        same(&out, &want, rows, &of);
     }
 }
 
@@ -100,8 +106,13 @@ fn check(kind: QuantType, rows: usize, cols: usize, data: &[u8], act: &Activatio
 fn random_weights_give_the_bits_of_the_reference() {
     let mut random = Random(1);
     for kind in QuantType::ALL {
-        for round in 0..12 {
-            let (rows, n) = (1 + random.below(20), 1 + random.below(3));
+        for round in 0..16 {
+            // Few tokens go row by row, more of them by panels.
+            let (rows, n) = if round < 10 {
+                (1 + random.below(20), 1 + random.below(3))
+            } else {
+                (1 + random.below(70), PANEL_FROM + random.below(12))
+            };
             let cols = match kind.block_len() {
                 1 => 1 + random.below(200),
                 len => len * (1 + random.below(5)),
@@ -128,7 +139,10 @@ fn extremes_saturate_nothing() {
                 ("by pairs", |i| if i / 2 % 2 == 0 { 127 } else { -127 }),
             ];
             for (name, q) in patterns {
-                check(kind, 9, cols, &data, &activations(kind, 1, cols, q), &format!("{byte:#x} {name}"));
+                for n in [1, PANEL_FROM] {
+                    let act = activations(kind, n, cols, q);
+                    check(kind, 9, cols, &data, &act, &format!("{byte:#x} {name}"));
+                }
             }
         }
     }
@@ -137,10 +151,44 @@ fn extremes_saturate_nothing() {
 #[test]
 fn the_smallest_and_largest_exponents_of_mxfp4() {
     let kind = QuantType::MXFP4;
-    for exponent in [0, 1, 2, 3, 126, 127, 128, 200] {
+    for (exponent, n) in [0, 1, 2, 3, 126, 127, 128, 200].into_iter().flat_map(|e| [(e, 1), (e, PANEL_FROM)])
+    {
         let mut data = weights(kind, 4 * 96, || 0x5a);
         data.chunks_exact_mut(kind.block_bytes()).for_each(|block| block[0] = exponent);
-        let act = activations(kind, 1, 96, |i| (i % 255) as i8 / 2);
+        let act = activations(kind, n, 96, |i| (i % 255) as i8 / 2);
         check(kind, 4, 96, &data, &act, &format!("exponent {exponent}"));
+    }
+}
+
+#[test]
+fn gate_and_up_in_one_pass_are_the_products_and_silu() {
+    let mut random = Random(2);
+    for kind in QuantType::ALL {
+        for n in [1, 7, PANEL_FROM, 20] {
+            let rows = 1 + random.below(70);
+            let cols = if kind.block_len() == 1 { 100 } else { 2 * kind.block_len() };
+            let [gate, up] = [0, 1].map(|_| weights(kind, rows * cols, || random.next() as u8));
+            let [gate, up] = [&gate, &up].map(|data| Matrix { kind, rows, cols, data });
+            let q: Vec<i8> = (0..n * cols).map(|_| (random.below(255) as i32 - 127) as i8).collect();
+            let act = activations(kind, n, cols, |i| q[i] / 8);
+            let tokens: Vec<usize> = (0..n).collect();
+            let all = |m: &Matrix<'_>| -> Vec<f32> {
+                tokens
+                    .iter()
+                    .flat_map(|&t| (0..rows).map(move |r| (t, r)))
+                    .map(|(t, r)| product(m, r, &act, t))
+                    .collect()
+            };
+            let mut want = vec![0.0; n * rows];
+            ops::silu_mul(KernelSet::Scalar, &all(&gate), &all(&up), &mut want);
+            for set in KernelSet::ALL.into_iter().filter(|set| set.available()) {
+                let mut out = vec![f32::NAN; n * rows];
+                let shards = Shards::new(&mut out);
+                let target = Output { shards: &shards, slot: 0, stride: rows, add: false };
+                // SAFETY: one thread, and the machine has the set.
+                unsafe { gate_up_rows(set, &gate, &up, 0..rows, &act, &tokens, &target) };
+                same(&out, &want, rows, &format!("{} {} {n} tokens", set.name(), kind.name()));
+            }
+        }
     }
 }

@@ -1,0 +1,395 @@
+//! The driver: takes `Op`s, carries out the effects of the turn (model, tools, approvals, log), emits `Event`s. Runs on
+//! a thread of its own; all decisions are the turn's. A second thread passes ops on, so that an interrupt is seen
+//! while the model or a tool runs.
+
+mod aside;
+mod compact;
+mod log;
+mod model_calls;
+mod ops;
+mod tools;
+
+use super::conversation::Conversation;
+use super::opening::later_message;
+use super::protocol::{ApprovalMode, Ending, Event, Op, TurnOutcome, Usage};
+use super::resume::Resumed;
+use super::surroundings::{is_small, offered_tools, opening_messages};
+use super::transcript::{self, Record, Transcript};
+use super::turn::{Effect, Input, Rules, Stop, Turn};
+use crate::chat::{Message, Role, ToolSpec};
+use crate::model::Model;
+use crate::tools::Registry;
+use crate::workspace::shell::Shell;
+use crate::workspace::{UndoReport, Workspace, diff};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+/// The tool whose calls can be settled in part, and files looked through for the one a request names.
+const EDIT: &str = "edit";
+const FILES: usize = 20_000;
+
+/// Budgets of one request.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    pub model_calls: Option<usize>,
+    pub tool_calls: Option<usize>,
+    /// Tokens the model may generate.
+    pub tokens: Option<usize>,
+    pub wall_time: Option<Duration>,
+}
+
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    pub mode: ApprovalMode,
+    /// Whether the front end answers `ApprovalRequested`; without, asking is denying.
+    pub can_ask: bool,
+    pub limits: Limits,
+    pub seed: u64,
+    pub temperature: Option<f32>,
+    /// In place of the built-in system prompt.
+    pub system_prompt: Option<String>,
+    pub append_system_prompt: Option<String>,
+    /// The state directory for the session log; `None` keeps no log.
+    pub state: Option<PathBuf>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            mode: ApprovalMode::Default,
+            can_ask: true,
+            limits: Limits::default(),
+            seed: 0,
+            temperature: None,
+            system_prompt: None,
+            append_system_prompt: None,
+            state: None,
+        }
+    }
+}
+
+pub struct Session {
+    id: String,
+    model: Box<dyn Model>,
+    workspace: Workspace,
+    shell: Shell,
+    tools: Registry,
+    specs: Arc<[ToolSpec]>,
+    options: SessionOptions,
+    talk: Conversation,
+    /// The request of the turn that runs.
+    request: String,
+    /// Messages of the history before the version of a file that is being tried.
+    before_try: usize,
+    /// What shortening the history cost in this turn, and how often it was done.
+    spent: Usage,
+    compactions: usize,
+    /// Tokens of the history when it was last shortened.
+    compacted_to: usize,
+    transcript: Option<Transcript>,
+    events: Sender<Event>,
+    ops: Receiver<Op>,
+    /// Ops that came while a turn ran and are for later.
+    pending: VecDeque<Op>,
+    /// Side questions that came while a turn ran.
+    questions: VecDeque<String>,
+    cancel: Arc<AtomicBool>,
+    overtime: Arc<AtomicBool>,
+}
+
+impl Session {
+    /// Starts a session on threads of its own. It ends with `Op::Quit` or when the sender is dropped; the events end
+    /// when it has.
+    pub fn start(
+        model: Box<dyn Model>,
+        workspace: Workspace,
+        shell: Shell,
+        options: SessionOptions,
+    ) -> (Sender<Op>, Receiver<Event>) {
+        Self::begin(model, workspace, shell, options, None)
+    }
+
+    /// The same with the conversation of an earlier session, whose log goes on. The mode is that of the options.
+    pub fn go_on(
+        model: Box<dyn Model>,
+        workspace: Workspace,
+        shell: Shell,
+        options: SessionOptions,
+        resumed: Resumed,
+    ) -> (Sender<Op>, Receiver<Event>) {
+        Self::begin(model, workspace, shell, options, Some(resumed))
+    }
+
+    fn begin(
+        model: Box<dyn Model>,
+        workspace: Workspace,
+        shell: Shell,
+        options: SessionOptions,
+        resumed: Option<Resumed>,
+    ) -> (Sender<Op>, Receiver<Event>) {
+        let (front, passed) = channel();
+        let (pass, ops) = channel();
+        let (events, shown) = channel();
+        let cancel = Arc::new(AtomicBool::new(false));
+        let flag = cancel.clone();
+        thread::spawn(move || ops::pass_on(&passed, &pass, &flag));
+        let tools = offered_tools(&Registry::standard(), model.info());
+        let session = Self {
+            id: resumed.as_ref().map_or_else(transcript::new_id, |resumed| resumed.id.clone()),
+            specs: tools.specs().into(),
+            tools,
+            model,
+            workspace,
+            shell,
+            talk: Conversation::new(options.mode),
+            options,
+            request: String::new(),
+            before_try: 0,
+            spent: Usage::default(),
+            compactions: 0,
+            compacted_to: 0,
+            transcript: None,
+            events,
+            ops,
+            pending: VecDeque::new(),
+            questions: VecDeque::new(),
+            cancel,
+            overtime: Arc::new(AtomicBool::new(false)),
+        };
+        thread::spawn(move || session.run(resumed));
+        (front, shown)
+    }
+
+    fn run(mut self, resumed: Option<Resumed>) {
+        self.emit(Event::SessionStarted {
+            id: self.id.clone(),
+            model: self.model.info().name.clone(),
+            context: self.model.info().context,
+            directory: self.workspace.root().display().to_string(),
+            mode: self.talk.mode,
+            sandbox: self.shell.tier().to_string(),
+            sandbox_note: self.shell.status_line(),
+        });
+        match resumed {
+            Some(resumed) => self.take_up(resumed),
+            None => self.open_transcript(),
+        }
+        while let Some(op) = self.pending.pop_front().or_else(|| self.ops.recv().ok()) {
+            match op {
+                Op::Submit { text } => self.submit(&text),
+                Op::Undo => self.undo(),
+                Op::SetMode { mode } => self.set_mode(mode),
+                Op::Ask { text } => {
+                    self.lower_flags();
+                    self.ask(&text);
+                }
+                Op::Compact { keep } => {
+                    self.lower_flags();
+                    self.compact_now(keep.as_deref());
+                }
+                Op::Clear => self.record(Record::Cut { messages: 0 }),
+                Op::Quit => return,
+                // Too late, or for nothing that runs.
+                Op::Approve { .. } | Op::Interrupt => {}
+            }
+        }
+    }
+
+    fn submit(&mut self, text: &str) {
+        self.request = text.to_string();
+        self.lower_flags();
+        let new_mode = (self.talk.mode != self.talk.told_mode).then_some(self.talk.mode);
+        let is_first = self.talk.history.is_empty();
+        self.record(Record::Request { text: text.to_string() });
+        if let Some(turn) = self.talk.turns.last_mut() {
+            turn.mark = Some(self.workspace.mark());
+        }
+        self.emit(Event::TurnStarted);
+        if is_first {
+            self.opening(text).into_iter().for_each(|message| self.push(message));
+        } else {
+            self.push(Message::new(Role::User, later_message(text, new_mode)));
+        }
+        let deadline = self.options.limits.wall_time.map(|time| self.watch(time));
+        let rules = Rules {
+            small: is_small(self.model.info()),
+            max_model_calls: self.options.limits.model_calls,
+            max_tool_calls: self.options.limits.tool_calls,
+            max_tokens: self.options.limits.tokens,
+            can_ask: self.options.can_ask,
+            first_call: self.talk.calls,
+            files: if is_small(self.model.info()) { self.workspace.files(FILES) } else { Vec::new() }.into(),
+        };
+        let mut turn = Turn::new(text, self.specs.clone(), rules);
+        let outcome = self.drive(&mut turn);
+        drop(deadline);
+        self.finish(outcome);
+    }
+
+    /// The messages of a new session whose first request is `text`.
+    fn opening(&self, text: &str) -> Vec<Message> {
+        let options = SessionOptions { mode: self.talk.mode, ..self.options.clone() };
+        let count = |text: &str| self.model.count_tokens(text);
+        opening_messages(&self.workspace, self.model.info(), &options, text, &count)
+    }
+
+    /// Before something begins that can be interrupted.
+    fn lower_flags(&mut self) {
+        self.overtime.store(false, Ordering::SeqCst);
+        self.cancel.store(false, Ordering::SeqCst);
+        // An interrupt that overtook the line above is still in the queue.
+        self.poll_ops();
+    }
+
+    /// Carries out effects until the turn finishes.
+    fn drive(&mut self, turn: &mut Turn) -> Option<TurnOutcome> {
+        let mut effects: VecDeque<Effect> = turn.handle(Input::Start).into();
+        while let Some(effect) = effects.pop_front() {
+            let input = match effect {
+                Effect::Append(message) => {
+                    self.push(message);
+                    continue;
+                }
+                Effect::Emit(event) => {
+                    self.emit(event);
+                    continue;
+                }
+                Effect::Finish(outcome) => return Some(outcome),
+                waiting => {
+                    self.poll_ops();
+                    match self.stop() {
+                        Some(why) => Input::Stopped { why, partial: None },
+                        None => self.carry_out(waiting),
+                    }
+                }
+            };
+            effects.extend(turn.handle(input));
+        }
+        None
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Input {
+        match effect {
+            Effect::CallModel { max_tokens, must } => self.call_model(max_tokens, must),
+            Effect::Judge { call } => self.judge(&call),
+            Effect::AskApproval { id, call, access, summary, reason } => {
+                let preview = self
+                    .tools
+                    .get(&call.name)
+                    .and_then(|tool| tool.preview(&self.workspace, &call.arguments));
+                self.emit(Event::ApprovalRequested { id, name: call.name, summary, access, reason, preview });
+                self.wait_for_decision(id)
+            }
+            Effect::TakeBack { forget } => {
+                self.take_back(forget);
+                Input::Start
+            }
+            Effect::Revise { file } => self.revise(&file),
+            Effect::RunTool { id, call } => Input::ToolDone(self.run_tool(id, &call)),
+            Effect::Append(_) | Effect::Emit(_) | Effect::Finish(_) => Input::Start,
+        }
+    }
+
+    /// A change that did not help goes; what cannot be taken back stays, and the model reads the files as they are.
+    fn take_back(&mut self, forget: bool) {
+        let mark = self.talk.turns.last().and_then(|turn| turn.mark);
+        let undone = mark.and_then(|mark| self.workspace.undo_since(mark).ok());
+        if forget && self.before_try < self.talk.history.len() {
+            self.record(Record::Cut { messages: self.before_try });
+        }
+        if let Some(report) = undone {
+            self.emit(Event::Undone { restored: report.restored, kept: report.kept });
+        }
+    }
+
+    /// Why the turn must stop now, if it must.
+    fn stop(&self) -> Option<Stop> {
+        if self.overtime.load(Ordering::SeqCst) {
+            Some(Stop::WallTime)
+        } else {
+            self.cancel.load(Ordering::SeqCst).then_some(Stop::Interrupted)
+        }
+    }
+
+    /// Raises the cancel flag when the time is over; dropping the sender calls it off.
+    fn watch(&self, time: Duration) -> Sender<()> {
+        let (calls_off, called_off) = channel();
+        let (cancel, overtime) = (self.cancel.clone(), self.overtime.clone());
+        thread::spawn(move || {
+            if called_off.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+                overtime.store(true, Ordering::SeqCst);
+                cancel.store(true, Ordering::SeqCst);
+            }
+        });
+        calls_off
+    }
+
+    fn finish(&mut self, outcome: Option<TurnOutcome>) {
+        let Some(mut outcome) = outcome else {
+            // Cannot be by the turn's contract; said rather than swallowed.
+            self.emit(Event::Error { message: "the turn ended without an outcome".into(), hint: None });
+            return;
+        };
+        outcome.usage += std::mem::take(&mut self.spent);
+        outcome.compactions = std::mem::take(&mut self.compactions);
+        if let Some(mark) = self.talk.turns.last().and_then(|turn| turn.mark) {
+            outcome.diff = self
+                .workspace
+                .changes_since(mark)
+                .iter()
+                .map(|change| {
+                    let sides = diff::Sides {
+                        before: change.before.as_deref(),
+                        after: change.after.as_deref(),
+                        mode: change.mode,
+                    };
+                    diff::unified(&change.path, sides)
+                })
+                .collect();
+        }
+        self.record(Record::Finished { outcome: outcome.clone() });
+        let asked = self.questions.drain(..).rev().map(|text| Op::Ask { text });
+        asked.for_each(|op| self.pending.push_front(op));
+        if outcome.ending == Ending::Interrupted {
+            self.pending.retain(|op| *op != Op::Interrupt);
+        }
+        self.emit(Event::TurnFinished { outcome });
+    }
+
+    fn undo(&mut self) {
+        let (Some(turn), Some(back)) = (self.talk.turns.last(), self.talk.without_last_turn()) else {
+            return self.emit(Event::Error { message: "There is no turn to undo.".into(), hint: None });
+        };
+        let undone = match turn.mark {
+            Some(mark) => self.workspace.undo_since(mark),
+            // What files were before is kept in memory, by the process that changed them.
+            None if turn.changed => {
+                return self.emit(Event::Error {
+                    message: "Nothing was undone: the last turn changed files before this session was resumed, and \
+                              what they were is no longer known.".into(),
+                    hint: Some("git diff and git restore see what was committed; the session log holds each edit".into()),
+                });
+            }
+            None => Ok(UndoReport::default()),
+        };
+        match undone {
+            Ok(report) => {
+                self.record(back);
+                self.emit(Event::Undone { restored: report.restored, kept: report.kept });
+            }
+            Err(error) => {
+                self.emit(Event::Error { message: format!("nothing was undone: {error}"), hint: None });
+            }
+        }
+    }
+
+    /// A front end that went away is noticed where ops are read.
+    fn emit(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+}

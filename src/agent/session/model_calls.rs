@@ -1,0 +1,161 @@
+//! What a session asks of its model: the next answer, the next version of a file; how much room is left for it, and
+//! what the front end is told meanwhile.
+
+use super::{EDIT, FILES, Session};
+use crate::agent::live_values::WorkspaceValues;
+use crate::agent::opening::named_files;
+use crate::agent::prompts::note;
+use crate::agent::protocol::Event;
+use crate::agent::repair;
+use crate::agent::turn::{Input, Must, Stop};
+use crate::chat::{Message, Role};
+use crate::model::{
+    ModelError, ModelEvent, Request, RequiredCall, Revised, Revision, Sampling, StopReason, Usage,
+};
+use crate::workspace::ReadContent;
+use std::sync::mpsc::Sender;
+
+/// An answer with less room than this is not worth starting.
+pub(super) const LEAST_ANSWER: usize = 256;
+
+impl Session {
+    /// The next version of a file, as the call that makes it.
+    pub(super) fn revise(&mut self, file: &str) -> Input {
+        self.before_try = self.talk.history.len();
+        let text = match self.workspace.read(file).map(|read| read.content) {
+            Ok(ReadContent::Text(text)) if text.valid_utf8 => text.shown().into_owned(),
+            _ => return Input::Revised { call: None, usage: Usage::default() },
+        };
+        // A block of code ends with a line break; a file may not.
+        let ended = if text.ends_with('\n') { text.clone() } else { format!("{text}\n") };
+        let ask = Message::new(Role::User, note("revise", &[("path", file)]));
+        let revision = Revision {
+            messages: &self.talk.history,
+            tools: &self.specs,
+            ask: &ask,
+            text: &ended,
+            language: repair::language(file).unwrap_or_default(),
+            until: repair::changeable(&ended),
+            sampling: self.sampling(0),
+            cancel: &self.cancel,
+        };
+        let events = &self.events;
+        let revised = self.model.revise(revision, &mut |event| forward(events, event));
+        match revised {
+            Ok(revised) if revised.cancelled => {
+                Input::Stopped { why: self.stop().unwrap_or(Stop::Interrupted), partial: None }
+            }
+            Ok(Revised { text: version, usage, .. }) => {
+                let new = version.map(|version| match text.ends_with('\n') {
+                    true => version,
+                    false => version.trim_end_matches('\n').to_string(),
+                });
+                let call = new.map(|new| repair::edit_call(file, &text, &new));
+                Input::Revised { call, usage }
+            }
+            // A file too long for the context is left to the model's own reading.
+            Err(ModelError::ContextFull { .. }) => Input::Revised { call: None, usage: Usage::default() },
+            Err(error) => Input::ModelFailed(error),
+        }
+    }
+
+    pub(super) fn sampling(&self, max_tokens: usize) -> Sampling {
+        Sampling { seed: self.options.seed, temperature: self.options.temperature, max_tokens }
+    }
+
+    /// The beginning of a call that must come: of `edit`, with the file that the request names.
+    pub(super) fn required_call(&self, tool: &str) -> RequiredCall {
+        let spec = self.specs.iter().find(|spec| spec.name == tool);
+        let first = spec.and_then(|spec| spec.parameters.get("required")?.get(0)?.as_str());
+        let next = first.unwrap_or_default().to_string();
+        match named_files(&self.request, &self.workspace.files(FILES)).first() {
+            Some(path) if tool == EDIT => RequiredCall {
+                tool: tool.into(),
+                given: vec![(next, path.clone())],
+                next: "old_string".into(),
+            },
+            _ => RequiredCall { tool: tool.into(), given: Vec::new(), next },
+        }
+    }
+
+    /// Tokens that the history takes with the tools, as it would be sent now.
+    pub(super) fn used(&self) -> usize {
+        self.model.count_history(&self.talk.history, &self.specs)
+    }
+
+    pub(super) fn call_model(&mut self, max_tokens: Option<usize>, must: Must) -> Input {
+        while let Some(question) = self.questions.pop_front() {
+            self.ask(&question);
+        }
+        if let Err(failed) = self.make_room() {
+            return failed.into();
+        }
+        let context = self.model.info().context;
+        let needed = self.used();
+        let room = context.saturating_sub(needed);
+        if room < LEAST_ANSWER {
+            let needed = needed + LEAST_ANSWER;
+            return Input::ModelFailed(ModelError::ContextFull { needed, limit: context });
+        }
+        let required = match must {
+            Must::Call(tool) => Some(self.required_call(tool)),
+            Must::Nothing | Must::Answer => None,
+        };
+        let most = answer_room(context).min(room).min(max_tokens.unwrap_or(usize::MAX));
+        let values = WorkspaceValues(&self.workspace);
+        let request = Request {
+            messages: &self.talk.history,
+            tools: &self.specs,
+            sampling: self.sampling(most),
+            must_call: required.as_ref(),
+            words_only: must == Must::Answer,
+            aside: false,
+            cancel: &self.cancel,
+        };
+        let events = &self.events;
+        match self.model.generate(request, &mut |event| forward(events, event)) {
+            Ok(generated) => {
+                let usage = generated.usage;
+                self.emit(Event::ContextUsage {
+                    used: usage.prompt + usage.completion,
+                    limit: context,
+                    usage,
+                });
+                match (generated.stop, self.stop()) {
+                    (StopReason::Cancelled, why) => {
+                        Input::Stopped { why: why.unwrap_or(Stop::Interrupted), partial: Some(generated) }
+                    }
+                    _ => Input::Generated(generated),
+                }
+            }
+            Err(error) => Input::ModelFailed(error),
+        }
+    }
+}
+
+/// What the front end is told of a model's work. The turn says when a call runs; the usage comes with the answer.
+pub(super) fn forward(events: &Sender<Event>, event: ModelEvent) {
+    let event = match event {
+        ModelEvent::Text(text) => Event::TextDelta { text },
+        ModelEvent::Thinking(text) => Event::ThinkingDelta { text },
+        ModelEvent::Progress { phase, done, total } => {
+            Event::Progress { phase: phase.to_string(), done, total }
+        }
+        ModelEvent::ToolCallStarted(name) => {
+            Event::Progress { phase: format!("writing {name}"), done: 0, total: 0 }
+        }
+        ModelEvent::Note(message) => Event::Error { message, hint: None },
+        ModelEvent::ToolCall(_) | ModelEvent::Usage(_) => return,
+    };
+    let _ = events.send(event);
+}
+
+/// Tokens kept free for an answer by what is put into the history.
+pub(super) fn answer_reserve(context: usize) -> usize {
+    (context / 8).max(512).min(context / 2)
+}
+
+/// Tokens that an answer may take where they are free.
+fn answer_room(context: usize) -> usize {
+    (context / 8).max(2048).min(context / 2)
+}

@@ -1,0 +1,51 @@
+//! Ops while a turn runs: what concerns it is done at once, the rest waits; and the thread that passes ops on.
+
+use super::Session;
+use crate::agent::protocol::{ApprovalMode, Op};
+use crate::agent::transcript::Record;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+
+impl Session {
+    /// Ops that came meanwhile: what concerns the running turn is done now, the rest waits.
+    pub(super) fn poll_ops(&mut self) {
+        while let Ok(op) = self.ops.try_recv() {
+            self.sort(op);
+        }
+    }
+
+    pub(super) fn sort(&mut self, op: Op) {
+        match op {
+            Op::SetMode { mode } => self.set_mode(mode),
+            Op::Interrupt => self.cancel.store(true, Ordering::SeqCst),
+            Op::Approve { .. } => {}
+            Op::Ask { text } if self.talk.running => self.questions.push_back(text),
+            Op::Quit => {
+                self.cancel.store(true, Ordering::SeqCst);
+                self.pending.push_front(Op::Quit);
+            }
+            later => self.pending.push_back(later),
+        }
+    }
+
+    pub(super) fn set_mode(&mut self, mode: ApprovalMode) {
+        self.record(Record::Mode { mode });
+    }
+}
+
+/// Passes ops from the front end to the session. An interrupt is passed on *before* the flag is raised: whoever lowers
+/// the flag afterwards finds it in the queue.
+pub(super) fn pass_on(from: &Receiver<Op>, to: &Sender<Op>, cancel: &AtomicBool) {
+    for op in from {
+        let stops = matches!(op, Op::Interrupt | Op::Quit);
+        if to.send(op).is_err() {
+            return;
+        }
+        if stops {
+            cancel.store(true, Ordering::SeqCst);
+        }
+    }
+    // The front end is gone: nothing that runs has anyone to run for.
+    let _ = to.send(Op::Quit);
+    cancel.store(true, Ordering::SeqCst);
+}

@@ -1,0 +1,62 @@
+//! How a turn ends: stopped, at a limit, or with its answer.
+
+use super::{Effect, State, Stop, Turn};
+use crate::agent::prompts::note;
+use crate::agent::protocol::{Ending, Limit, TurnOutcome};
+use crate::chat::{Message, Role};
+use crate::model::Generated;
+
+impl Turn {
+    pub(super) fn stopped(
+        &mut self,
+        state: State,
+        why: Stop,
+        partial: Option<Generated>,
+        effects: &mut Vec<Effect>,
+    ) {
+        // An answer that was stopped before its first word leaves nothing in the history.
+        if let Some(partial) = partial.filter(|p| p.usage.completion > 0 || !p.message.content.is_empty()) {
+            self.take_in(&partial.message, partial.usage, effects);
+        }
+        match state {
+            State::Judging(call) | State::Asking { call, .. } | State::Running { call, .. } => {
+                self.queue.push_front(call);
+            }
+            _ => {}
+        }
+        match why {
+            Stop::Interrupted => self.finish(Ending::Interrupted, effects),
+            Stop::WallTime => {
+                self.limit(Limit::WallTime, "The time is used up (--max-wall-time).".into(), effects)
+            }
+        }
+    }
+
+    pub(super) fn out_of_tokens(&mut self, effects: &mut Vec<Effect>) {
+        let message = format!("The model has generated {} tokens (--max-tokens).", self.usage.completion);
+        self.limit(Limit::Tokens, message, effects);
+    }
+
+    pub(super) fn limit(&mut self, limit: Limit, message: String, effects: &mut Vec<Effect>) {
+        self.finish(Ending::Limit { limit, message }, effects);
+    }
+
+    /// Ends the turn. Calls that did not run get a result that says so: the history stays well-formed.
+    pub(super) fn finish(&mut self, ending: Ending, effects: &mut Vec<Effect>) {
+        let reason = ending.message().unwrap_or_default();
+        for _ in self.queue.drain(..) {
+            effects.push(Effect::Append(Message::new(Role::Tool, note("not_run", &[("reason", &reason)]))));
+        }
+        self.state = State::Finished;
+        effects.push(Effect::Finish(TurnOutcome {
+            ending,
+            answer: std::mem::take(&mut self.answer),
+            model_calls: self.model_calls,
+            tool_calls: self.tool_calls,
+            usage: self.usage,
+            compactions: 0,
+            denials: std::mem::take(&mut self.denials),
+            diff: String::new(),
+        }));
+    }
+}
