@@ -109,6 +109,7 @@ impl Session {
             sampling: self.sampling(most),
             must_call: required.as_ref(),
             words_only: must == Must::Answer,
+            values: Some(&values),
             aside: false,
             cancel: &self.cancel,
         };
