@@ -281,7 +281,10 @@ fn strict_hermes(text: &str) -> Result<Vec<Map<String, Value>>, String> {
             other => Err(format!("{other:?}: {text:?}")),
         }
     };
-    if let Some(at) = text.find("<tool_call>") {
+    // After the thinking; what begins with an object or a fence is one.
+    let text = text.split_once("</think>").map_or(text, |(_, rest)| rest);
+    let untagged = text.starts_with('{') || text.starts_with("```");
+    if let Some(at) = text.find("<tool_call>").filter(|_| !untagged) {
         let mut rest = &text[at..];
         let mut calls = Vec::new();
         while !rest.is_empty() {

@@ -84,7 +84,7 @@ impl<'a> Live<'a> {
     /// A path; any text where there is nothing that it could name.
     pub fn path(&self, rule: Rule) -> Value {
         let start = self.paths.start(self.values);
-        if plain(rule) == Rule::File && !self.paths.lead_to_a_file(self.values, start) {
+        if matches!(rule, Rule::File | Rule::Edited) && !self.paths.lead_to_a_file(self.values, start, rule) {
             return Value::Free;
         }
         Value::Path(start, rule)
@@ -126,7 +126,7 @@ impl<'a> Live<'a> {
         match value {
             Value::Free => Some(Value::Free),
             Value::Path(place, rule) => {
-                Some(Value::Path(self.paths.step(self.values, place, byte, plain(rule))?, rule))
+                Some(Value::Path(self.paths.step(self.values, place, byte, rule)?, rule))
             }
             Value::Text(file, span) => Some(Value::Text(file, self.source(file)?.step(span, byte)?)),
             Value::Never => None,
@@ -137,10 +137,7 @@ impl<'a> Live<'a> {
     pub fn may_end(&self, value: Value, everywhere: bool) -> bool {
         match value {
             Value::Free => true,
-            Value::Path(place, rule) => {
-                let editable = || self.file(value).is_some_and(|file| self.source(file).is_some());
-                self.paths.may_end(self.values, place, plain(rule)) && (rule != Rule::Edited || editable())
-            }
+            Value::Path(place, rule) => self.paths.may_end(self.values, place, rule),
             Value::Text(file, span) => self.source(file).is_some_and(|source| {
                 if Source::is_empty(span) {
                     return source.text().is_empty();
@@ -150,9 +147,4 @@ impl<'a> Live<'a> {
             Value::Never => false,
         }
     }
-}
-
-/// What a rule asks of a path as such.
-fn plain(rule: Rule) -> Rule {
-    if rule == Rule::Edited { Rule::File } else { rule }
 }

@@ -79,8 +79,10 @@ struct Named {
 pub struct Paths {
     directories: RefCell<Vec<Rc<Directory>>>,
     known: RefCell<HashMap<String, u32>>,
-    /// Whether there is a file in a directory or beneath it.
-    holds: RefCell<HashMap<u32, bool>>,
+    /// Whether there is a file in a directory or beneath it that the rule lets be named.
+    holds: RefCell<HashMap<(u32, Rule), bool>>,
+    /// Whether the text of a file can be edited.
+    editable: RefCell<HashMap<String, bool>>,
 }
 
 /// Directories looked into for a file before one is taken to hold some.
@@ -177,8 +179,8 @@ impl Paths {
     }
 
     /// Whether there is a file in it or beneath it, as far as a short look shows.
-    fn holds_file(&self, live: &dyn LiveValues, id: u32) -> bool {
-        if let Some(known) = self.holds.borrow().get(&id) {
+    fn holds_file(&self, live: &dyn LiveValues, id: u32, rule: Rule) -> bool {
+        if let Some(known) = self.holds.borrow().get(&(id, rule)) {
             return *known;
         }
         let mut looks = 0;
@@ -187,7 +189,9 @@ impl Paths {
         while let Some(next) = waiting.pop() {
             looks += 1;
             let Some(directory) = self.get(next) else { continue };
-            if looks > LOOKS || directory.entries.iter().any(|entry| entry.kind == EntryKind::File) {
+            let file =
+                |entry: &Named| entry.kind == EntryKind::File && self.offers(live, &directory, entry, rule);
+            if looks > LOOKS || directory.entries.iter().any(file) {
                 found = true;
                 break;
             }
@@ -195,21 +199,35 @@ impl Paths {
                 waiting.push(self.target(live, &directory, entry));
             }
         }
-        self.holds.borrow_mut().insert(id, found);
+        self.holds.borrow_mut().insert((id, rule), found);
         found
     }
 
-    pub fn lead_to_a_file(&self, live: &dyn LiveValues, place: Place) -> bool {
-        self.holds_file(live, place.directory)
+    pub fn lead_to_a_file(&self, live: &dyn LiveValues, place: Place, rule: Rule) -> bool {
+        self.holds_file(live, place.directory, rule)
     }
 
     fn offers(&self, live: &dyn LiveValues, directory: &Directory, entry: &Named, rule: Rule) -> bool {
         match (entry.kind, rule) {
             (EntryKind::File, Rule::Directory) | (EntryKind::Blocked, _) => false,
+            (EntryKind::File, Rule::Edited) => self.is_editable(live, directory, entry),
             (EntryKind::File, _) => true,
-            (EntryKind::Directory, Rule::File) => self.holds_file(live, self.target(live, directory, entry)),
+            (EntryKind::Directory, Rule::File | Rule::Edited) => {
+                self.holds_file(live, self.target(live, directory, entry), rule)
+            }
             (EntryKind::Directory, _) => true,
         }
+    }
+
+    fn is_editable(&self, live: &dyn LiveValues, directory: &Directory, entry: &Named) -> bool {
+        let Some(name) = &directory.name else { return false };
+        let path = join(name, &entry.name);
+        if let Some(known) = self.editable.borrow().get(&path) {
+            return *known;
+        }
+        let found = live.text(&path).is_some();
+        self.editable.borrow_mut().insert(path, found);
+        found
     }
 
     pub fn step(&self, live: &dyn LiveValues, place: Place, byte: u8, rule: Rule) -> Option<Place> {
@@ -282,6 +300,7 @@ impl Paths {
                 }
                 (EntryKind::File, Rule::New) => !place.component.is_kept(),
                 (EntryKind::File, Rule::File | Rule::Any) => true,
+                (EntryKind::File, Rule::Edited) => self.is_editable(live, &directory, entry),
                 _ => false,
             },
             None => rule == Rule::New && directory.name.is_some() && place.new_name_is_fine(),
