@@ -34,13 +34,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until what was remembered is on disk.
-    pub fn flush_snapshots(&mut self) {
-        if let Some((_, store)) = &mut self.snapshots {
-            store.flush();
-        }
-    }
-
     fn snapshot_key(&self, kind: KvType) -> Key {
         let mut hash = Sha256::new();
         hash.update(ARITHMETIC.to_le_bytes());

@@ -4,6 +4,7 @@
 //! tokens; what must be prefilled again is counted.
 
 mod aside;
+mod tail;
 
 use super::revise::{Means, SLACK, Search};
 use super::{
@@ -21,6 +22,7 @@ use crate::engine::{EngineError, EngineOptions, Sequence, TokenId, Want};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use tail::Tail;
 
 /// How to load a model file.
 #[derive(Debug, Clone)]
@@ -567,42 +569,6 @@ pub fn read_once(gguf: &Gguf, cancel: &AtomicBool, progress: &mut dyn FnMut(u64,
     std::hint::black_box(sum);
 }
 
-/// The end of an answer, watched for text that repeats itself.
-#[derive(Default)]
-struct Tail {
-    text: Vec<u8>,
-    unchecked: usize,
-}
-
-impl Tail {
-    /// Longest repeating unit that is looked for, in bytes.
-    const UNIT: usize = 200;
-    /// Repeats that end the answer: ten of at least fifty bytes, so shorter units need more of them.
-    const TIMES: usize = 10;
-    const LEAST: usize = 500;
-
-    fn repeats(&mut self, text: &str) -> bool {
-        self.text.extend_from_slice(text.as_bytes());
-        self.unchecked += text.len();
-        if self.unchecked < 64 {
-            return false;
-        }
-        self.unchecked = 0;
-        let keep = Self::UNIT * Self::TIMES;
-        if self.text.len() > keep {
-            self.text.drain(..self.text.len() - keep);
-        }
-        let text = &self.text;
-        (1..=Self::UNIT).any(|unit| {
-            let span = (unit * Self::TIMES).max(Self::LEAST);
-            span <= text.len() && {
-                let end = &text[text.len() - span..];
-                end.iter().zip(&end[unit..]).all(|(a, b)| a == b)
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -619,13 +585,5 @@ mod tests {
             assert_eq!(last.is_some(), reads, "{load:?}");
             assert!(last.is_none_or(|(done, total)| done == total), "{load:?}: {last:?}");
         }
-    }
-
-    #[test]
-    fn repetition_is_seen_and_ordinary_text_is_not() {
-        let mut tail = Tail::default();
-        assert!((0..200).any(|_| tail.repeats("the same line again and again\n")));
-        let mut tail = Tail::default();
-        assert!(!(0..2000).any(|i| tail.repeats(&format!("let value_{i} = {};\n", i * 7))));
     }
 }

@@ -62,13 +62,7 @@ pub struct SnapshotStore {
     complaints: Vec<String>,
 }
 
-enum Job {
-    Write(Box<Written>),
-    /// Says when all before it is done.
-    Flush(Sender<()>),
-}
-
-struct Written {
+struct Job {
     name: String,
     /// The whole head but for the checksum.
     head: Box<[u8; HEAD]>,
@@ -87,13 +81,6 @@ impl SnapshotStore {
         let (place, around) = (folder.clone(), root.to_path_buf());
         let thread = std::thread::Builder::new().name("snapshots".into()).spawn(move || {
             for job in jobs {
-                let job = match job {
-                    Job::Write(job) => job,
-                    Job::Flush(done) => {
-                        let _ = done.send(());
-                        continue;
-                    }
-                };
                 // A full disk costs the snapshot and nothing else.
                 if write(&place, &job).is_ok() {
                     if let Some(old) = &job.replaces {
@@ -130,7 +117,7 @@ impl SnapshotStore {
                     self.tail = Some((before, part.to_vec(), name.clone()));
                 }
                 let head = self.head(&before, part);
-                let job = Job::Write(Box::new(Written { name, head, block: block.clone(), replaces }));
+                let job = Job { name, head, block: block.clone(), replaces };
                 if let Some((sender, _)) = &self.writer {
                     let _ = sender.send(job);
                 }
@@ -263,16 +250,6 @@ impl SnapshotStore {
         }
     }
 
-    /// Waits until what was saved is on disk.
-    pub fn flush(&mut self) {
-        let (sender, done) = channel();
-        if let Some((jobs, _)) = &self.writer
-            && jobs.send(Job::Flush(sender)).is_ok()
-        {
-            let _ = done.recv();
-        }
-    }
-
     /// What could not be used since this was last asked, a line each.
     pub fn complaints(&mut self) -> Vec<String> {
         std::mem::take(&mut self.complaints)
@@ -331,7 +308,7 @@ fn map(file: &File) -> io::Result<Mmap> {
 }
 
 /// Writes a block aside and renames it: there is a whole file of that name or none.
-fn write(folder: &Path, job: &Written) -> io::Result<()> {
+fn write(folder: &Path, job: &Job) -> io::Result<()> {
     let aside = folder.join(format!("{ASIDE}{}-{}", std::process::id(), job.name));
     let mut head = job.head.clone();
     let sum = checksum(&head, job.block.bytes());
