@@ -33,7 +33,7 @@ enum ModelsCommand {
         #[arg(long, default_value_t = 32_768, value_parser = clap::value_parser!(u64).range(256..=16_777_216))]
         ctx: u64,
         /// Type of the KV cache to plan for
-        #[arg(long, default_value = "f16", value_parser = ["f32", "f16", "q8_0"])]
+        #[arg(long, default_value = "q8_0", value_parser = ["f32", "f16", "q8_0"])]
         kv: String,
     },
     /// Download a model; goes on where an earlier pull stopped
