@@ -15,6 +15,11 @@ pub enum Op {
     Submit {
         text: String,
     },
+    /// What the user has written so far of a request: while nothing runs, what is certain of it is prefilled. Empty
+    /// text prefills what stands before any request.
+    Typing {
+        text: String,
+    },
     /// The answer to `ApprovalRequested`.
     Approve {
         id: u64,

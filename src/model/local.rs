@@ -3,6 +3,7 @@
 //! history that is not a continuation of the last one (undo, another conversation) keeps the longest common prefix of
 //! tokens; what must be prefilled again is counted.
 
+mod ahead;
 mod aside;
 mod tail;
 
@@ -65,6 +66,8 @@ pub struct LocalModel {
     tools: Vec<ToolSpec>,
     /// Names the vocabulary: tokens of another are not ours.
     vocabulary: String,
+    /// What the user should know of the loading.
+    notes: Vec<String>,
 }
 
 /// Where a history stands in what the model holds.
@@ -135,9 +138,12 @@ impl LocalModel {
             read_once(engine.gguf(), cancel, progress);
         }
         let sequence = engine.sequence(context, options.kv);
+        let mut notes = Vec::new();
         if let Some((folder, budget)) = &options.snapshots {
             // A session without snapshots is slower and no worse.
-            let _ = engine.keep_snapshots(options.kv, Snapshots { folder, budget: *budget });
+            if let Err(error) = engine.keep_snapshots(options.kv, Snapshots { folder, budget: *budget }) {
+                notes.push(format!("nothing is kept for later sessions: {error}"));
+            }
         }
         let allowed = tokenizer.base_mask(engine.config().vocab);
         let vocabulary = tokenizer.fingerprint();
@@ -154,6 +160,7 @@ impl LocalModel {
             search: None,
             tools: Vec::new(),
             vocabulary,
+            notes,
         })
     }
 
@@ -234,9 +241,13 @@ impl LocalModel {
     /// many of these it held before.
     fn hold(&mut self, plan: Plan) -> (usize, Vec<TokenId>, usize) {
         match plan {
-            Plan::Continues(kept, new) => {
-                self.sequence.truncate(kept);
-                (kept, new, 0)
+            Plan::Continues(kept, mut new) => {
+                // Behind what is held may stand what was prefilled ahead; the last token is run for its logits.
+                let ahead = self.sequence.tokens()[kept..].iter().zip(&new[..new.len().saturating_sub(1)]);
+                let right = ahead.take_while(|(a, b)| a == b).count();
+                new.drain(..right);
+                self.sequence.truncate(kept + right);
+                (kept + right, new, 0)
             }
             Plan::Whole(mut tokens, known) => {
                 // What is left may be asked for again.
@@ -463,9 +474,8 @@ impl Model for LocalModel {
         let (kept, mut new, repeated) = self.hold(plan);
         new.extend(&opened);
         self.search = None;
-        for complaint in self.engine.complaints() {
-            on_event(ModelEvent::Note(complaint));
-        }
+        let notes = self.notes.drain(..).chain(self.engine.complaints());
+        notes.for_each(|note| on_event(ModelEvent::Note(note)));
         // Until the answer is whole the sequence belongs to no history that can be continued.
         self.history.clear();
         self.held = kept;
@@ -505,6 +515,15 @@ impl Model for LocalModel {
             self.engine.remember(&self.sequence);
         }
         Ok(Generated { message, stop, usage, truncated: parsed.truncated, problems: parsed.problems })
+    }
+
+    fn look_ahead(
+        &mut self,
+        messages: &[Message],
+        tools: &[ToolSpec],
+        cancel: &AtomicBool,
+    ) -> Result<usize, ModelError> {
+        LocalModel::look_ahead(self, messages, tools, cancel)
     }
 
     fn revise(

@@ -105,7 +105,7 @@ pub enum StopReason {
     Repetition,
 }
 
-/// Tokens of one model call. `prompt = cached + prefilled`.
+/// Tokens of one model call. `prompt = cached + prefilled`; what was prefilled while the user typed counts as cached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Usage {
     pub prompt: usize,
@@ -157,6 +157,16 @@ pub trait Model: Send {
         request: Request<'_>,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Generated, ModelError>;
+    /// Prefills what is certain of a request that is still being written: `messages`, whose last one may grow at its
+    /// end. Returns how many tokens; `cancel` stops it at no cost. Changes no answer, only how soon it comes.
+    fn look_ahead(
+        &mut self,
+        _messages: &[Message],
+        _tools: &[ToolSpec],
+        _cancel: &AtomicBool,
+    ) -> Result<usize, ModelError> {
+        Ok(0)
+    }
     /// The next version of a text, the likeliest first. Only a model that is sampled here can give them.
     fn revise(
         &mut self,

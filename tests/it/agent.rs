@@ -111,7 +111,7 @@ impl Project {
         Ok(Running { ops, events })
     }
 
-    fn shell(&self) -> Shell {
+    pub fn shell(&self) -> Shell {
         // The scripts are ours; the sandbox has tests of its own.
         Shell::with(ShellSettings {
             choice: SandboxChoice::None,

@@ -7,10 +7,14 @@ use qwright::engine::backend::BackendKind;
 use qwright::engine::kv::KvType;
 use qwright::engine::sampler::SamplingParams;
 use qwright::model::local::{LocalModel, LocalOptions};
-use qwright::model::{Generated, Model, ModelError, Request, Sampling};
+use qwright::model::{Generated, Model, ModelError, ModelEvent, Request, Sampling};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn model(kv: KvType) -> LocalModel {
+    model_with(kv, None)
+}
+
+fn model_with(kv: KvType, snapshots: Option<std::path::PathBuf>) -> LocalModel {
     let options = LocalOptions {
         backend: BackendKind::Native,
         engine: EngineOptions::default(),
@@ -25,7 +29,7 @@ fn model(kv: KvType) -> LocalModel {
             min_p: 0.0,
             repetition_penalty: 1.0,
         },
-        snapshots: None,
+        snapshots: snapshots.map(|folder| (folder, 1 << 20)),
     };
     let path = manifest().join("fixtures/oracle/tiny-qwen2-q4_k_m.gguf");
     LocalModel::load(&path, &options, &AtomicBool::new(false), &mut |_, _| {}).unwrap()
@@ -115,4 +119,75 @@ fn a_side_answer_is_the_one_that_the_conversation_would_have_got() {
         cancel: &cancel,
     };
     assert_eq!(beside.message, model.generate(request, &mut |_| {}).unwrap().message);
+}
+
+/// Three requests, each typed bit by bit, and once as another text than the one that is sent.
+#[test]
+fn what_is_prefilled_while_the_user_types_changes_no_answer() {
+    let texts = ["first of all the one thing", "and then the other thing", "three"];
+    let converse = |typed: bool| {
+        let mut model = model(KvType::Q8_0);
+        let mut history = vec![Message::new(Role::System, "s")];
+        let (mut answers, mut ahead, mut prefilled) = (Vec::new(), 0, 0);
+        for text in texts {
+            let mut look = |text: &str, cancelled: bool| {
+                let messages: Vec<_> = history.iter().cloned().chain([user(text)]).collect();
+                model.look_ahead(&messages, &[], &AtomicBool::new(cancelled)).unwrap()
+            };
+            if typed {
+                let some = look(&text[..text.len() / 2], false);
+                look("something else", false);
+                look(&text[..text.len() / 3], false);
+                assert_eq!(look(text, true), 0, "cancelled");
+                ahead += some;
+                // All but what may change is there; asked for again only the token that is run for its logits is.
+                assert!(look(text, false) > 1 || text.len() < 6, "{text}");
+                assert_eq!(look(text, false), 1, "{text}");
+            }
+            history.push(user(text));
+            let answer = ask(&mut model, &history, false, false).unwrap();
+            assert_eq!(answer.usage.repeated, 0);
+            assert_eq!(answer.usage.prompt, answer.usage.cached + answer.usage.prefilled);
+            prefilled += answer.usage.prefilled;
+            history.push(answer.message.clone());
+            answers.push(answer.message);
+        }
+        (answers, ahead, prefilled)
+    };
+    let (plain, _, all) = converse(false);
+    let (typed, ahead, rest) = converse(true);
+    assert_eq!(typed, plain);
+    assert!(ahead > 0 && rest < all, "{ahead} ahead, {rest} of {all} left");
+    let mut model = model(KvType::Q8_0);
+    let too_long = [user(&"long ".repeat(CONTEXT))];
+    assert_eq!(model.look_ahead(&too_long, &[], &AtomicBool::new(false)).unwrap(), 0);
+}
+
+#[test]
+fn a_folder_that_can_hold_no_snapshots_is_said_and_changes_nothing() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let history = [Message::new(Role::System, "s"), user("one")];
+    let answer = |model: &mut LocalModel| {
+        let mut notes = Vec::new();
+        let cancel = AtomicBool::new(false);
+        let sampling = Sampling { seed: 7, temperature: None, max_tokens: 8 };
+        let request = Request {
+            messages: &history,
+            tools: &[],
+            sampling,
+            must_call: None,
+            words_only: false,
+            aside: false,
+            cancel: &cancel,
+        };
+        let answer = model.generate(request, &mut |event| match event {
+            ModelEvent::Note(note) => notes.push(note),
+            _ => {}
+        });
+        (answer.unwrap().message.content, notes)
+    };
+    let (with, notes) = answer(&mut model_with(KvType::Q8_0, Some(file.path().join("kv"))));
+    let (without, none) = answer(&mut model(KvType::Q8_0));
+    assert_eq!((with, none), (without, vec![]));
+    assert!(notes.len() == 1 && notes[0].contains("nothing is kept for later sessions"), "{notes:?}");
 }

@@ -1,6 +1,7 @@
 //! One integration binary, a file per area.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod agent;
+mod ahead;
 mod aside;
 mod bench;
 #[cfg(feature = "candle")]

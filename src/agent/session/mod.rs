@@ -2,6 +2,7 @@
 //! a thread of its own; all decisions are the turn's. A second thread passes ops on, so that an interrupt is seen
 //! while the model or a tool runs.
 
+mod ahead;
 mod aside;
 mod compact;
 mod log;
@@ -99,6 +100,8 @@ pub struct Session {
     /// Side questions that came while a turn ran.
     questions: VecDeque<String>,
     cancel: Arc<AtomicBool>,
+    /// Raised by any op: what is done only while there is nothing to do stops.
+    news: Arc<AtomicBool>,
     overtime: Arc<AtomicBool>,
 }
 
@@ -136,8 +139,9 @@ impl Session {
         let (pass, ops) = channel();
         let (events, shown) = channel();
         let cancel = Arc::new(AtomicBool::new(false));
-        let flag = cancel.clone();
-        thread::spawn(move || ops::pass_on(&passed, &pass, &flag));
+        let news = Arc::new(AtomicBool::new(false));
+        let flags = (cancel.clone(), news.clone());
+        thread::spawn(move || ops::pass_on(&passed, &pass, &flags.0, &flags.1));
         let tools = offered_tools(&Registry::standard(), model.info());
         let session = Self {
             id: resumed.as_ref().map_or_else(transcript::new_id, |resumed| resumed.id.clone()),
@@ -159,6 +163,7 @@ impl Session {
             pending: VecDeque::new(),
             questions: VecDeque::new(),
             cancel,
+            news,
             overtime: Arc::new(AtomicBool::new(false)),
         };
         thread::spawn(move || session.run(resumed));
@@ -182,6 +187,7 @@ impl Session {
         while let Some(op) = self.pending.pop_front().or_else(|| self.ops.recv().ok()) {
             match op {
                 Op::Submit { text } => self.submit(&text),
+                Op::Typing { text } => self.look_ahead(&text),
                 Op::Undo => self.undo(),
                 Op::SetMode { mode } => self.set_mode(mode),
                 Op::Ask { text } => {

@@ -18,7 +18,7 @@ impl Session {
         match op {
             Op::SetMode { mode } => self.set_mode(mode),
             Op::Interrupt => self.cancel.store(true, Ordering::SeqCst),
-            Op::Approve { .. } => {}
+            Op::Approve { .. } | Op::Typing { .. } => {}
             Op::Ask { text } if self.talk.running => self.questions.push_back(text),
             Op::Quit => {
                 self.cancel.store(true, Ordering::SeqCst);
@@ -34,18 +34,20 @@ impl Session {
 }
 
 /// Passes ops from the front end to the session. An interrupt is passed on *before* the flag is raised: whoever lowers
-/// the flag afterwards finds it in the queue.
-pub(super) fn pass_on(from: &Receiver<Op>, to: &Sender<Op>, cancel: &AtomicBool) {
+/// the flag afterwards finds it in the queue. So it is with `news`, which any op raises.
+pub(super) fn pass_on(from: &Receiver<Op>, to: &Sender<Op>, cancel: &AtomicBool, news: &AtomicBool) {
     for op in from {
         let stops = matches!(op, Op::Interrupt | Op::Quit);
         if to.send(op).is_err() {
             return;
         }
+        news.store(true, Ordering::SeqCst);
         if stops {
             cancel.store(true, Ordering::SeqCst);
         }
     }
     // The front end is gone: nothing that runs has anyone to run for.
     let _ = to.send(Op::Quit);
+    news.store(true, Ordering::SeqCst);
     cancel.store(true, Ordering::SeqCst);
 }

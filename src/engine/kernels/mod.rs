@@ -38,7 +38,12 @@ use act::{ActivationRow, Activations, Form, quantize_row};
 use std::cell::RefCell;
 
 /// Batches of at least this many tokens are worth unpacking a panel of weights for.
-const PANEL_FROM: usize = 8;
+const fn panel_from(set: KernelSet) -> usize {
+    match set {
+        KernelSet::Avx512Vnni => 8,
+        _ => 20,
+    }
+}
 
 /// An instruction set the kernels were compiled for, chosen at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -329,7 +334,7 @@ pub unsafe fn gate_up_rows(
 ) {
     #[cfg(target_arch = "x86_64")]
     if set != KernelSet::Scalar
-        && tokens.len() >= PANEL_FROM
+        && tokens.len() >= panel_from(set)
         && gate.kind == up.kind
         && Form::of(gate.kind) != Form::Float
     {
@@ -385,7 +390,7 @@ pub unsafe fn matmul_rows(
     SCRATCH.with_borrow_mut(|scratch| {
         #[cfg(target_arch = "x86_64")]
         if Form::of(matrix.kind) == Form::Float && set != KernelSet::Scalar {
-            if n >= PANEL_FROM {
+            if n >= panel_from(set) {
                 // SAFETY: the set is only chosen where the machine has it.
                 unsafe { float_panel::matmul(set, matrix, rows, act, tokens, &mut scratch.prepared, put) };
                 return;
@@ -410,7 +415,7 @@ pub unsafe fn matmul_rows(
             return;
         }
         #[cfg(target_arch = "x86_64")]
-        if set != KernelSet::Scalar && n >= PANEL_FROM {
+        if set != KernelSet::Scalar && n >= panel_from(set) {
             for row in rows.step_by(panel::ROWS) {
                 let n = panel::ROWS.min(last - row);
                 let of: panel::Rows<'_> =
@@ -425,12 +430,13 @@ pub unsafe fn matmul_rows(
         if rows::has_kernel(set, matrix.kind) {
             for r in (first..last).step_by(rows::ROWS) {
                 let some = r..last.min(r + rows::ROWS);
-                for t in 0..n {
-                    let x = act.row(token(t), matrix.kind);
+                for (i, few) in tokens.chunks(rows::TOKENS).enumerate() {
                     // SAFETY: the set is only chosen where the machine has it; it has the kernel; elements as promised.
                     unsafe {
-                        let sums = rows::dot_rows(set, matrix, some.clone(), x, &mut scratch.parts);
-                        out.put(t, r, &sums[..some.len()]);
+                        let sums = rows::dot_rows(set, matrix, some.clone(), act, few, &mut scratch.parts);
+                        for (t, sums) in sums.iter().enumerate().take(few.len()) {
+                            out.put(i * rows::TOKENS + t, r, &sums[..some.len()]);
+                        }
                     }
                 }
             }

@@ -8,7 +8,7 @@ use crate::engine::pool::Shards;
 use crate::engine::quant::QuantType;
 
 /// Batches that every kernel takes by panels.
-const PANEL_FROM: usize = super::PANEL_FROM;
+const PANEL_FROM: usize = super::panel_from(KernelSet::Avx2);
 
 /// splitmix64
 struct Random(u64);
@@ -109,7 +109,7 @@ fn random_weights_give_the_bits_of_the_reference() {
         for round in 0..16 {
             // Few tokens go row by row, more of them by panels.
             let (rows, n) = if round < 10 {
-                (1 + random.below(20), 1 + random.below(3))
+                (1 + random.below(20), 1 + random.below(7))
             } else {
                 (1 + random.below(70), PANEL_FROM + random.below(12))
             };
@@ -139,7 +139,7 @@ fn extremes_saturate_nothing() {
                 ("by pairs", |i| if i / 2 % 2 == 0 { 127 } else { -127 }),
             ];
             for (name, q) in patterns {
-                for n in [1, PANEL_FROM] {
+                for n in [1, 4, PANEL_FROM] {
                     let act = activations(kind, n, cols, q);
                     check(kind, 9, cols, &data, &act, &format!("{byte:#x} {name}"));
                 }
@@ -164,7 +164,7 @@ fn the_smallest_and_largest_exponents_of_mxfp4() {
 fn gate_and_up_in_one_pass_are_the_products_and_silu() {
     let mut random = Random(2);
     for kind in QuantType::ALL {
-        for n in [1, 7, PANEL_FROM, 20] {
+        for n in [1, 7, PANEL_FROM, PANEL_FROM + 12] {
             let rows = 1 + random.below(70);
             let cols = if kind.block_len() == 1 { 100 } else { 2 * kind.block_len() };
             let [gate, up] = [0, 1].map(|_| weights(kind, rows * cols, || random.next() as u8));

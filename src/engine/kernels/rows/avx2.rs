@@ -9,7 +9,7 @@ use super::{ROWS, Walk, walk_rows};
 use crate::engine::quant::QuantType;
 use std::arch::x86_64::*;
 use wide32::Block32;
-use wide256::Block256;
+use wide256::{Block, Block256};
 
 /// What one block of each row gave, before the float steps.
 #[derive(Clone, Copy)]
@@ -25,33 +25,41 @@ pub struct Part {
 walk_rows!("avx2,f16c", _mm256_setzero_si256());
 
 #[target_feature(enable = "avx2,f16c")]
-unsafe fn rows32<K: Block32>(walk: Walk<'_>, parts: &mut [Part]) -> __m256 {
-    let Walk { data, stride, count, blocks, act } = walk;
+unsafe fn rows32<K: Block32, const T: usize>(walk: Walk<'_, T>, parts: &mut [Part]) -> [__m256; T] {
+    let Walk { data, stride, count, blocks, acts } = walk;
     let bytes = K::KIND.block_bytes();
     for r in 0..count {
-        for (b, part) in parts.iter_mut().enumerate().take(blocks) {
+        for (b, parts) in parts.chunks_exact_mut(T).enumerate().take(blocks) {
             // SAFETY: block b of row r, and of the activations.
             unsafe {
                 let p = data.add(r * stride + b * bytes);
-                let y = _mm256_loadu_si256(act.q.as_ptr().add(b * 32).cast());
                 ahead(p, bytes);
-                part.d[r] = head(K::KIND, p);
-                part.sum[r] = _mm256_madd_epi16(K::products(p, y), _mm256_set1_epi16(1));
+                let head = head(K::KIND, p);
+                // Nothing is stored between these, so that the compiler takes the weights apart once for all.
+                let sums: [__m256i; T] = std::array::from_fn(|t| {
+                    let y = _mm256_loadu_si256(acts[t].q.as_ptr().add(b * 32).cast());
+                    _mm256_madd_epi16(K::products(p, y), _mm256_set1_epi16(1))
+                });
+                for (part, sum) in parts.iter_mut().zip(sums) {
+                    (part.sum[r], part.d[r]) = (sum, head);
+                }
             }
         }
     }
-    let mut acc = _mm256_setzero_ps();
-    for (b, part) in parts.iter().enumerate().take(blocks) {
-        // SAFETY: eight values.
-        let head = unsafe { _mm256_loadu_si256(part.d.as_ptr().cast()) };
-        let (dy, sum_y) = (_mm256_set1_ps(act.d[b]), i32::from(act.sums[b]));
-        let sum = _mm256_sub_epi32(sum8(&part.sum), _mm256_set1_epi32(K::OFFSET * sum_y));
-        let scale = _mm256_mul_ps(scales(K::KIND, head), dy);
-        acc = _mm256_add_ps(acc, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sum)));
-        if K::KIND.has_min() {
-            // The file holds the minimum with its sign turned: adding it is the reference's subtraction.
-            let m = _mm256_mul_ps(halves(_mm256_srli_epi32::<16>(head)), dy);
-            acc = _mm256_add_ps(acc, _mm256_mul_ps(m, _mm256_set1_ps(sum_y as f32)));
+    let mut acc = [_mm256_setzero_ps(); T];
+    for (b, parts) in parts.chunks_exact(T).enumerate().take(blocks) {
+        for (t, part) in parts.iter().enumerate() {
+            // SAFETY: eight values.
+            let head = unsafe { _mm256_loadu_si256(part.d.as_ptr().cast()) };
+            let (dy, sum_y) = (_mm256_set1_ps(acts[t].d[b]), i32::from(acts[t].sums[b]));
+            let sum = _mm256_sub_epi32(sum8(&part.sum), _mm256_set1_epi32(K::OFFSET * sum_y));
+            let scale = _mm256_mul_ps(scales(K::KIND, head), dy);
+            acc[t] = _mm256_add_ps(acc[t], _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sum)));
+            if K::KIND.has_min() {
+                // The file holds the minimum with its sign turned: adding it is the reference's subtraction.
+                let m = _mm256_mul_ps(halves(_mm256_srli_epi32::<16>(head)), dy);
+                acc[t] = _mm256_add_ps(acc[t], _mm256_mul_ps(m, _mm256_set1_ps(sum_y as f32)));
+            }
         }
     }
     acc

@@ -9,7 +9,7 @@ use super::{ROWS, Walk, walk_rows};
 use crate::engine::quant::QuantType;
 use std::arch::x86_64::*;
 use wide32::Block32;
-use wide256::Block256;
+use wide256::{Block, Block256};
 
 /// What one block of 256 (or two of 32) of each row gave, before the float steps.
 #[derive(Clone, Copy)]
@@ -25,51 +25,52 @@ pub struct Part {
 walk_rows!("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c", _mm512_setzero_si512());
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c")]
-unsafe fn rows32<K: Block32>(walk: Walk<'_>, parts: &mut [Part]) -> __m256 {
-    let Walk { data, stride, count, blocks, act } = walk;
+unsafe fn rows32<K: Block32, const T: usize>(walk: Walk<'_, T>, parts: &mut [Part]) -> [__m256; T] {
+    let Walk { data, stride, count, blocks, acts } = walk;
     let bytes = K::KIND.block_bytes();
-    let pairs = blocks / 2;
     for r in 0..count {
-        // SAFETY: blocks b and b + 1 of row r, and of the activations; where a last one is alone, it is taken twice
-        // for the weights, and what the upper lanes then hold is not read.
-        unsafe {
-            let row = data.add(r * stride);
-            for (pair, part) in parts.iter_mut().enumerate().take(pairs) {
-                let p = row.add(pair * 2 * bytes);
-                let y = _mm512_loadu_si512(act.q.as_ptr().add(pair * 64).cast());
+        for (pair, parts) in parts.chunks_exact_mut(T).enumerate().take(blocks.div_ceil(2)) {
+            // SAFETY: blocks b and b + 1 of row r, and of the activations; where a last one is alone, it is taken twice
+            // for the weights, the upper activations are zeros, and what is made of them is not read.
+            unsafe {
+                let p = data.add((r * stride) + pair * 2 * bytes);
+                let alone = pair * 2 + 1 == blocks;
+                let second = if alone { p } else { p.add(bytes) };
                 ahead(p, 2 * bytes);
-                part.d[r] = head(K::KIND, p);
-                part.min[r] = head(K::KIND, p.add(bytes)) as i32;
-                part.sum[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), K::values(p, p.add(bytes)), y);
-            }
-            if blocks % 2 == 1 {
-                let part = parts.get_unchecked_mut(pairs);
-                let p = row.add(pairs * 2 * bytes);
-                let y = _mm256_loadu_si256(act.q.as_ptr().add(pairs * 64).cast());
-                part.d[r] = head(K::KIND, p);
-                let y = _mm512_zextsi256_si512(y);
-                part.sum[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), K::values(p, p), y);
+                let (values, heads) = (K::values(p, second), [head(K::KIND, p), head(K::KIND, second)]);
+                for (part, act) in parts.iter_mut().zip(&acts) {
+                    let y = act.q.as_ptr().add(pair * 64);
+                    let y = if alone {
+                        _mm512_zextsi256_si512(_mm256_loadu_si256(y.cast()))
+                    } else {
+                        _mm512_loadu_si512(y.cast())
+                    };
+                    (part.d[r], part.min[r]) = (heads[0], heads[1] as i32);
+                    part.sum[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), values, y);
+                }
             }
         }
     }
-    let mut acc = _mm256_setzero_ps();
-    for (pair, part) in parts.iter().enumerate().take(blocks.div_ceil(2)) {
-        // SAFETY: eight values each.
-        let heads = unsafe {
-            [_mm256_loadu_si256(part.d.as_ptr().cast()), _mm256_loadu_si256(part.min.as_ptr().cast())]
-        };
-        for (i, (sum, head)) in split8(&part.sum).into_iter().zip(heads).enumerate() {
-            let b = pair * 2 + i;
-            if b == blocks {
-                break;
-            }
-            let (dy, sum_y) = (_mm256_set1_ps(act.d[b]), i32::from(act.sums[b]));
-            let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(sum, _mm256_set1_epi32(K::OFFSET * sum_y)));
-            acc = _mm256_add_ps(acc, _mm256_mul_ps(_mm256_mul_ps(scales(K::KIND, head), dy), sum));
-            if K::KIND.has_min() {
-                // The file holds the minimum with its sign turned: adding it is the reference's subtraction.
-                let m = _mm256_mul_ps(halves(_mm256_srli_epi32::<16>(head)), dy);
-                acc = _mm256_add_ps(acc, _mm256_mul_ps(m, _mm256_set1_ps(sum_y as f32)));
+    let mut acc = [_mm256_setzero_ps(); T];
+    for (pair, parts) in parts.chunks_exact(T).enumerate().take(blocks.div_ceil(2)) {
+        for (t, part) in parts.iter().enumerate() {
+            // SAFETY: eight values each.
+            let heads = unsafe {
+                [_mm256_loadu_si256(part.d.as_ptr().cast()), _mm256_loadu_si256(part.min.as_ptr().cast())]
+            };
+            for (i, (sum, head)) in split8(&part.sum).into_iter().zip(heads).enumerate() {
+                let b = pair * 2 + i;
+                if b == blocks {
+                    break;
+                }
+                let (dy, sum_y) = (_mm256_set1_ps(acts[t].d[b]), i32::from(acts[t].sums[b]));
+                let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(sum, _mm256_set1_epi32(K::OFFSET * sum_y)));
+                acc[t] = _mm256_add_ps(acc[t], _mm256_mul_ps(_mm256_mul_ps(scales(K::KIND, head), dy), sum));
+                if K::KIND.has_min() {
+                    // The file holds the minimum with its sign turned: adding it is the reference's subtraction.
+                    let m = _mm256_mul_ps(halves(_mm256_srli_epi32::<16>(head)), dy);
+                    acc[t] = _mm256_add_ps(acc[t], _mm256_mul_ps(m, _mm256_set1_ps(sum_y as f32)));
+                }
             }
         }
     }

@@ -1,7 +1,8 @@
 //! A few tokens times weight rows, straight from the file's layout: what decode does, and decode is bandwidth. Each
-//! weight byte is read once, in file order, up to eight rows at a call. A kernel leaves the integers of every block in
-//! a buffer (`Part`: integer sums are exact, so their order is free), and one pass of floats follows for all eight rows,
-//! block after block, in the order of operations that `scalar` states; so the bits are those of the reference.
+//! weight byte is read once, in file order, up to eight rows at a call, and taken apart once for up to `TOKENS` tokens.
+//! A kernel leaves the integers of every block in a buffer (`Part`: integer sums are exact, so their order is free), and
+//! one pass of floats follows for all eight rows, block after block, in the order of operations that `scalar` states; so
+//! the bits are those of the reference.
 //!
 //! `avx512` and `avx2` hold the two sets, each with a file for the types of 256 and of 32 values a block; `common` what
 //! they share, `float` the rows of floats. A type without a kernel (the lattices of IQ1 to IQ3) takes the reference.
@@ -12,7 +13,7 @@ mod avx512;
 pub(super) mod common;
 mod float;
 
-use super::act::ActivationRow;
+use super::act::{ActivationRow, Activations};
 use super::{KernelSet, Matrix};
 use crate::engine::quant::QuantType;
 pub use float::{dot_float, widen};
@@ -20,6 +21,9 @@ use std::ops::Range;
 
 /// Rows that `dot_rows` takes at a time, at most.
 pub const ROWS: usize = 8;
+
+/// Tokens that `dot_rows` takes at a time, at most.
+pub const TOKENS: usize = 4;
 
 /// Buffers of a thread, kept from call to call.
 #[derive(Default)]
@@ -38,17 +42,18 @@ pub fn has_kernel(set: KernelSet, kind: QuantType) -> bool {
     known && set != KernelSet::Scalar
 }
 
-/// The rows of one call: `count` (at most eight) of `blocks` blocks each, `stride` bytes apart, and the token.
+/// The rows of one call: `count` (at most eight) of `blocks` blocks each, `stride` bytes apart, and the tokens.
 #[derive(Clone, Copy)]
-struct Walk<'a> {
+struct Walk<'a, const T: usize> {
     data: *const u8,
     stride: usize,
     count: usize,
     blocks: usize,
-    act: ActivationRow<'a>,
+    acts: [ActivationRow<'a>; T],
 }
 
-/// Dot products of up to eight rows with one token; what lies behind the last of them is meaningless.
+/// Dot products of up to eight rows with up to `TOKENS` tokens, [token][row]; what lies behind the last of either is
+/// meaningless.
 ///
 /// # Safety
 /// The machine has the set, and `has_kernel(set, matrix.kind)`.
@@ -56,17 +61,44 @@ pub unsafe fn dot_rows(
     set: KernelSet,
     matrix: &Matrix<'_>,
     rows: Range<usize>,
-    act: ActivationRow<'_>,
+    act: &Activations,
+    tokens: &[usize],
     parts: &mut Parts,
-) -> [f32; ROWS] {
+) -> [[f32; ROWS]; TOKENS] {
+    let mut out = [[0.0; ROWS]; TOKENS];
+    // SAFETY: as promised.
+    unsafe {
+        match *tokens {
+            [a] => out[..1].copy_from_slice(&several(set, matrix, rows, act, [a], parts)),
+            [a, b] => out[..2].copy_from_slice(&several(set, matrix, rows, act, [a, b], parts)),
+            [a, b, c] => out[..3].copy_from_slice(&several(set, matrix, rows, act, [a, b, c], parts)),
+            [a, b, c, d] => out = several(set, matrix, rows, act, [a, b, c, d], parts),
+            _ => assert!(tokens.is_empty(), "at most {TOKENS} tokens"),
+        }
+    }
+    out
+}
+
+/// As `dot_rows`, for exactly `T` tokens.
+unsafe fn several<const T: usize>(
+    set: KernelSet,
+    matrix: &Matrix<'_>,
+    rows: Range<usize>,
+    act: &Activations,
+    tokens: [usize; T],
+    parts: &mut Parts,
+) -> [[f32; ROWS]; T] {
     let (stride, blocks) = (matrix.row_bytes(), matrix.cols / matrix.kind.block_len());
     // Bounds once, here; the kernels walk raw pointers inside these ranges.
     let data = &matrix.data[rows.start * stride..rows.end * stride];
     let sums = if matrix.kind.block_len() == 32 { blocks } else { blocks * 16 };
-    assert!(rows.len() <= ROWS && act.q.len() == matrix.cols);
-    assert!(act.d.len() == blocks && act.sums.len() == sums);
-    let walk = Walk { data: data.as_ptr(), stride, count: rows.len(), blocks, act };
-    // SAFETY: `data` holds `count` rows of `blocks` blocks and `act` a block for each of them; the rest as promised.
+    let acts = tokens.map(|token| act.row(token, matrix.kind));
+    assert!(rows.len() <= ROWS);
+    for act in &acts {
+        assert!(act.q.len() == matrix.cols && act.d.len() == blocks && act.sums.len() == sums);
+    }
+    let walk = Walk { data: data.as_ptr(), stride, count: rows.len(), blocks, acts };
+    // SAFETY: `data` holds `count` rows of `blocks` blocks and each of `acts` a block for each of them; the rest as promised.
     unsafe {
         match set {
             KernelSet::Avx512Vnni => avx512::dot_rows(matrix.kind, walk, &mut parts.avx512),
@@ -82,62 +114,78 @@ macro_rules! walk_rows {
         /// # Safety
         /// Needs the features; `walk` holds what it says; `kind` has a kernel.
         #[target_feature(enable = $features)]
-        pub unsafe fn dot_rows(kind: QuantType, walk: Walk<'_>, parts: &mut Vec<Part>) -> [f32; ROWS] {
-            if parts.len() < walk.blocks {
+        pub unsafe fn dot_rows<const T: usize>(
+            kind: QuantType,
+            walk: Walk<'_, T>,
+            parts: &mut Vec<Part>,
+        ) -> [[f32; ROWS]; T] {
+            if parts.len() < walk.blocks * T {
                 let zero = Part { sum: [$zero; ROWS], d: [0; ROWS], min: [0; ROWS] };
-                parts.resize(walk.blocks, zero);
+                parts.resize(walk.blocks * T, zero);
             }
-            let mut out = [0f32; ROWS];
-            // SAFETY: as promised; `parts` has a place for each block; eight floats are stored.
+            let mut out = [[0f32; ROWS]; T];
+            // SAFETY: as promised; `parts` has a place for each block and token; eight floats are stored.
             unsafe {
                 let acc = match kind {
-                    QuantType::Q2_K => rows256::<wide256::Q2K>(walk, parts),
-                    QuantType::Q3_K => rows256::<wide256::Q3K>(walk, parts),
-                    QuantType::Q4_K => rows256::<wide256::Q4K>(walk, parts),
-                    QuantType::Q5_K => rows256::<wide256::Q5K>(walk, parts),
-                    QuantType::Q6_K => rows256::<wide256::Q6K>(walk, parts),
-                    QuantType::IQ4_XS => rows256::<wide256::Iq4Xs>(walk, parts),
-                    QuantType::Q4_0 => rows32::<wide32::Q4_0>(walk, parts),
-                    QuantType::Q4_1 => rows32::<wide32::Q4_1>(walk, parts),
-                    QuantType::Q5_0 => rows32::<wide32::Q5_0>(walk, parts),
-                    QuantType::Q5_1 => rows32::<wide32::Q5_1>(walk, parts),
-                    QuantType::IQ4_NL => rows32::<wide32::Iq4Nl>(walk, parts),
-                    QuantType::MXFP4 => rows32::<wide32::Mxfp4>(walk, parts),
-                    _ => rows32::<wide32::Q8_0>(walk, parts),
+                    QuantType::Q2_K => rows256::<wide256::Q2K, T>(walk, parts),
+                    QuantType::Q3_K => rows256::<wide256::Q3K, T>(walk, parts),
+                    QuantType::Q4_K => rows256::<wide256::Q4K, T>(walk, parts),
+                    QuantType::Q5_K => rows256::<wide256::Q5K, T>(walk, parts),
+                    QuantType::Q6_K => rows256::<wide256::Q6K, T>(walk, parts),
+                    QuantType::IQ4_XS => rows256::<wide256::Iq4Xs, T>(walk, parts),
+                    QuantType::Q4_0 => rows32::<wide32::Q4_0, T>(walk, parts),
+                    QuantType::Q4_1 => rows32::<wide32::Q4_1, T>(walk, parts),
+                    QuantType::Q5_0 => rows32::<wide32::Q5_0, T>(walk, parts),
+                    QuantType::Q5_1 => rows32::<wide32::Q5_1, T>(walk, parts),
+                    QuantType::IQ4_NL => rows32::<wide32::Iq4Nl, T>(walk, parts),
+                    QuantType::MXFP4 => rows32::<wide32::Mxfp4, T>(walk, parts),
+                    _ => rows32::<wide32::Q8_0, T>(walk, parts),
                 };
-                _mm256_storeu_ps(out.as_mut_ptr(), acc);
+                for (out, acc) in out.iter_mut().zip(acc) {
+                    _mm256_storeu_ps(out.as_mut_ptr(), acc);
+                }
             }
             out
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn rows256<K: Block256>(walk: Walk<'_>, parts: &mut [Part]) -> __m256 {
-            let Walk { data, stride, count, blocks, act } = walk;
+        unsafe fn rows256<K: Block256, const T: usize>(walk: Walk<'_, T>, parts: &mut [Part]) -> [__m256; T] {
+            let Walk { data, stride, count, blocks, acts } = walk;
             let bytes = K::KIND.block_bytes();
             for r in 0..count {
                 for b in 0..blocks {
                     // SAFETY: block b of row r, and of the activations.
                     unsafe {
-                        let part = parts.get_unchecked_mut(b);
                         let p = data.add(r * stride + b * bytes);
                         ahead(p, bytes);
-                        let block = K::block(p, act.q.as_ptr().add(b * 256), act.sums.as_ptr().add(b * 16));
-                        (part.sum[r], part.d[r], part.min[r]) = (block.sum, block.d, block.min);
+                        // Nothing is stored between these, so that the compiler takes the weights apart once for all.
+                        let made: [Block; T] = std::array::from_fn(|t| {
+                            K::block(p, acts[t].q.as_ptr().add(b * 256), acts[t].sums.as_ptr().add(b * 16))
+                        });
+                        for (t, block) in made.into_iter().enumerate() {
+                            let part = parts.get_unchecked_mut(b * T + t);
+                            (part.sum[r], part.d[r], part.min[r]) = (block.sum, block.d, block.min);
+                        }
                     }
                 }
             }
-            let mut acc = _mm256_setzero_ps();
-            for (b, part) in parts.iter().enumerate().take(blocks) {
-                // SAFETY: eight values each.
-                let (d, min) = unsafe {
-                    (_mm256_loadu_si256(part.d.as_ptr().cast()), _mm256_loadu_si256(part.min.as_ptr().cast()))
-                };
-                let dy = _mm256_set1_ps(act.d[b]);
-                let sum = _mm256_cvtepi32_ps(sum8(&part.sum));
-                acc = _mm256_add_ps(acc, _mm256_mul_ps(_mm256_mul_ps(halves(d), dy), sum));
-                if K::KIND.has_min() {
-                    let dmin = halves(_mm256_srli_epi32::<16>(d));
-                    acc = _mm256_sub_ps(acc, _mm256_mul_ps(_mm256_mul_ps(dmin, dy), _mm256_cvtepi32_ps(min)));
+            let mut acc = [_mm256_setzero_ps(); T];
+            for (b, parts) in parts.chunks_exact(T).enumerate().take(blocks) {
+                for (t, part) in parts.iter().enumerate() {
+                    // SAFETY: eight values each.
+                    let (d, min) = unsafe {
+                        (
+                            _mm256_loadu_si256(part.d.as_ptr().cast()),
+                            _mm256_loadu_si256(part.min.as_ptr().cast()),
+                        )
+                    };
+                    let dy = _mm256_set1_ps(acts[t].d[b]);
+                    let sum = _mm256_cvtepi32_ps(sum8(&part.sum));
+                    acc[t] = _mm256_add_ps(acc[t], _mm256_mul_ps(_mm256_mul_ps(halves(d), dy), sum));
+                    if K::KIND.has_min() {
+                        let dmin = _mm256_mul_ps(halves(_mm256_srli_epi32::<16>(d)), dy);
+                        acc[t] = _mm256_sub_ps(acc[t], _mm256_mul_ps(dmin, _mm256_cvtepi32_ps(min)));
+                    }
                 }
             }
             acc
