@@ -301,7 +301,7 @@ impl Finder<'_> {
             "mv" => vital()
                 .filter(|_| {
                     // The last word is where it goes; moving *into* a directory of the system is for the sandbox.
-                    let last = operands().last().map(|word| word.text.clone());
+                    let last = operands().next_back().map(|word| word.text.clone());
                     operands()
                         .any(|word| paths::is_vital(word, self.place) && Some(&word.text) != last.as_ref())
                         || operands().count() < 2
@@ -316,7 +316,7 @@ impl Finder<'_> {
             "cp" | "tee" | "install" | "ln" | "cat"
                 if operands().any(|word| name != "cat" && is_device(&word.text)) =>
             {
-                let last = operands().last().is_some_and(|word| is_device(&word.text));
+                let last = operands().next_back().is_some_and(|word| is_device(&word.text));
                 (last || name == "tee").then(|| "it writes to a device".to_string())
             }
             "kill" => {

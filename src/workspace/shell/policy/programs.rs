@@ -209,11 +209,8 @@ fn sed_script_reads(script: &str) -> bool {
         let mut bracket = false;
         while let Some(c) = chars.next() {
             match c {
-                '\\' => {
-                    if chars.next().is_none_or(|c| c == '\n') {
-                        return false;
-                    }
-                }
+                '\\' if chars.next().is_none_or(|c| c == '\n') => return false,
+                '\\' => {}
                 '\n' => return false,
                 '[' => bracket = true,
                 ']' => bracket = false,
