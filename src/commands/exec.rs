@@ -254,7 +254,7 @@ fn before_session(code: u8) -> &'static str {
     }
 }
 
-fn sandbox_choice(config: &Config) -> SandboxChoice {
+pub(super) fn sandbox_choice(config: &Config) -> SandboxChoice {
     use crate::config::SandboxMode;
     match config.settings.sandbox {
         SandboxMode::Auto => SandboxChoice::Auto,

@@ -25,4 +25,5 @@ mod sessions;
 mod shell;
 mod tokenizer;
 mod tools;
+mod tools_command;
 mod workspace;
