@@ -130,14 +130,12 @@ fn path_before(lines: &[&str]) -> Option<String> {
             }
             continue;
         }
-        let text = text.trim_start_matches(['#', '/', ';', '*', '-']).trim();
-        let text = ["File:", "file:", "Path:", "path:", "Filename:", "filename:", "In", "in"]
-            .iter()
-            .find_map(|word| line.trim().trim_start_matches(['#', '/', ' ', '*']).strip_prefix(word))
-            .map_or(text, str::trim);
-        // A leading slash or star may have been part of the path.
-        let whole = bare_path(line.trim());
-        let path = if looks_like_path(whole) { whole } else { bare_path(text) };
+        // A heading, a comment or a list sets it off with a blank; without one the sign is part of the path.
+        let sign = text.trim_start_matches(['#', '/', ';', '*', '-']);
+        let text = if sign.starts_with(' ') { sign.trim_start() } else { text };
+        let labels = ["File:", "file:", "Path:", "path:", "Filename:", "filename:"];
+        let text = labels.iter().find_map(|label| text.strip_prefix(label)).unwrap_or(text);
+        let path = bare_path(text);
         return looks_like_path(path).then(|| path.to_string());
     }
     None

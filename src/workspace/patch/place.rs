@@ -292,18 +292,19 @@ fn already(file: &[FileLine<'_>], hunk: &Hunk) -> Option<usize> {
 
 /// One place for each hunk, where only one can be meant.
 fn choose<'a>(hunks: &[Hunk], mut found: Vec<Vec<Candidate<'a>>>) -> Result<Vec<Candidate<'a>>, PlaceError> {
-    for (candidates, hunk) in found.iter_mut().zip(hunks) {
-        keep_line(candidates, hunk.stated);
-    }
-    for index in 1..found.len() {
-        // The hunk before was so far from where it said; so is this one.
+    for index in 0..found.len() {
+        let Some(stated) = hunks[index].stated else { continue };
+        // The hunk before was so far from where it said; so may this one be.
         let drift = (0..index).rev().find_map(|n| match found[n].as_slice() {
             [only] => Some((only.start + 1).cast_signed() - hunks[n].stated?.cast_signed()),
             _ => None,
         });
-        let line =
-            drift.zip(hunks[index].stated).and_then(|(drift, stated)| stated.checked_add_signed(drift));
-        keep_line(&mut found[index], line);
+        let moved = drift.and_then(|drift| stated.checked_add_signed(drift));
+        // Where both fit, nothing tells which: both stay.
+        let here = |candidate: &Candidate<'_>| [Some(stated), moved].contains(&Some(candidate.start + 1));
+        if found[index].iter().any(here) {
+            found[index].retain(here);
+        }
     }
     let ambiguous = |hunk: usize| {
         let lines = found[hunk].iter().map(|candidate| candidate.start + 1).collect();
@@ -331,13 +332,6 @@ fn choose<'a>(hunks: &[Hunk], mut found: Vec<Vec<Candidate<'a>>>) -> Result<Vec<
     match found.iter().position(|candidates| candidates.len() > 1) {
         Some(hunk) => Err(ambiguous(hunk)),
         None => Ok(found.into_iter().flatten().collect()),
-    }
-}
-
-fn keep_line(candidates: &mut Vec<Candidate<'_>>, line: Option<usize>) {
-    let here = |candidate: &Candidate<'_>| Some(candidate.start + 1) == line;
-    if candidates.iter().any(here) {
-        candidates.retain(here);
     }
 }
 
