@@ -237,7 +237,8 @@ fn below_anchors<'a>(
     found: Vec<Candidate<'a>>,
 ) -> Result<Vec<Candidate<'a>>, PlaceErrorKind> {
     let Some(last) = hunk.anchors.last() else { return Ok(found) };
-    let mut scopes = vec![0..file.len()];
+    let whole: Range<usize> = 0..file.len();
+    let mut scopes: Vec<Range<usize>> = std::iter::once(whole).collect();
     for anchor in &hunk.anchors {
         let ways: [fn(&str, &str) -> bool; 3] = [
             |line, anchor| line.trim_end() == anchor.trim_end(),

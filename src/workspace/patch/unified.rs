@@ -120,10 +120,10 @@ fn heading(cursor: &mut Cursor<'_>) -> Result<Heading, Malformed> {
         heading.git = git_names(names);
         cursor.at += 1;
         while let Some(line) = cursor.peek(0) {
-            if line.starts_with("rename from ") {
-                renamed.0 = Some(name_of(&line["rename from ".len()..]));
-            } else if line.starts_with("rename to ") {
-                renamed.1 = Some(name_of(&line["rename to ".len()..]));
+            if let Some(from) = line.strip_prefix("rename from ") {
+                renamed.0 = Some(name_of(from));
+            } else if let Some(to) = line.strip_prefix("rename to ") {
+                renamed.1 = Some(name_of(to));
             } else if let Some(mode) = line.strip_prefix("new file mode ") {
                 heading.created = true;
                 heading.executable = Some(plain_mode(cursor.number(), mode)? == 0o755);
@@ -153,7 +153,6 @@ fn heading(cursor: &mut Cursor<'_>) -> Result<Heading, Malformed> {
     if let (Some(from), Some(to)) = renamed {
         heading.renamed = Some((from, to));
     }
-    // A `--- ` that begins the next file is not this one's: that comes after a `diff --git` of its own, or hunks.
     let header = |line: &str| match name_of(line) {
         name if name == "/dev/null" => Header::Null,
         name => Header::Path(name),
