@@ -47,6 +47,7 @@ pub enum Command {
     /// A small broken project in a temporary folder, fixed before your eyes: the quick start
     Demo(commands::demo::DemoArgs),
     Exec(Box<commands::exec::ExecArgs>),
+    Apply(commands::apply::ApplyArgs),
     /// Tokens per second of prefill and decode on this machine
     Bench {
         #[command(flatten)]
@@ -134,6 +135,7 @@ impl Cli {
         match self.command {
             Command::Demo(args) => commands::demo::run(&args, interrupts()?),
             Command::Exec(args) => commands::exec::command(&args, interrupts()?),
+            Command::Apply(args) => commands::apply::run(&args),
             Command::Bench { model, args } => commands::bench::run(&args, &model.config()?),
             Command::Inspect(Inspect::Gguf { file }) => commands::inspect::gguf(&file),
             Command::Inspect(Inspect::Tokens { model }) => commands::inspect::tokens(&model.path()?),

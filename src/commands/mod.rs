@@ -1,5 +1,6 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
+pub mod apply;
 pub mod bench;
 mod bench_progress;
 pub mod bench_report;

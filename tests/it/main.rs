@@ -9,6 +9,7 @@ mod candle;
 mod chat;
 mod config;
 mod determinism;
+mod edits;
 mod exec;
 mod gguf;
 mod hub;
