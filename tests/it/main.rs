@@ -18,6 +18,7 @@ mod large;
 mod layers;
 mod model;
 mod oracle;
+mod policy;
 mod quant;
 mod real_model;
 mod revise;
