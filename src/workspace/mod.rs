@@ -97,6 +97,13 @@ pub struct Plan {
     pub creates: bool,
 }
 
+impl Plan {
+    /// The bytes that are there (`None`: no file), and those that would be.
+    pub fn sides(&self) -> (Option<&[u8]>, &[u8]) {
+        (self.before.as_ref().map(|before| &*before.bytes), &self.after)
+    }
+}
+
 struct Existing {
     bytes: Vec<u8>,
     stat: Stat,
@@ -264,6 +271,20 @@ impl Workspace {
             made,
         });
         Ok(())
+    }
+
+    /// Works out a text that the user settled on. `before` is what the user saw the file to be.
+    pub fn plan_settled(&self, path: &str, before: Option<&str>, after: &str) -> Result<Plan, WorkspaceError> {
+        let location = self.guard.file(path)?;
+        self.guard.check_writable(&location)?;
+        let now = self.existing(&location)?;
+        if now.as_ref().map(|now| &*now.bytes) != before.map(str::as_bytes) {
+            let shown = self.guard.display(&location);
+            return Err(WorkspaceError::Stale(format!(
+                "{shown} was changed by someone else while the user looked at this change; read it again with read_file, then repeat the change"
+            )));
+        }
+        Ok(Plan { whole: false, ..self.plan(location, now, after.as_bytes().to_vec()) })
     }
 
     /// Plans and applies.
