@@ -66,6 +66,8 @@ const WHEEL: isize = 3;
 
 /// What the interface cannot do itself. `ask` returns at once; the answers come through the outbox.
 pub trait Host {
+    /// The interface is there.
+    fn begin(&mut self, outbox: &Outbox);
     fn ask(&mut self, ask: Ask, outbox: &Outbox);
 }
 
@@ -132,6 +134,7 @@ pub fn run(host: &mut dyn Host, theme: ThemeName) -> io::Result<Ended> {
         leaving: false,
         ended: Ended::default(),
     };
+    ui.host.begin(&ui.outbox);
     let mut dirty = true;
     let mut drawn: Option<Instant> = None;
     while !ui.leaving {

@@ -24,4 +24,5 @@ mod sessions;
 mod shell;
 mod tokenizer;
 mod tools;
+mod tui;
 mod workspace;
