@@ -97,10 +97,18 @@ pub enum Query {
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
     /// `others`: changed files that are no text.
-    Changes { changes: Vec<Change>, others: Vec<String> },
-    History { past: Vec<Past> },
+    Changes {
+        changes: Vec<Change>,
+        others: Vec<String>,
+    },
+    History {
+        past: Vec<Past>,
+    },
     /// Tokens by what they are of.
-    Context { parts: Vec<(String, usize)>, limit: usize },
+    Context {
+        parts: Vec<(String, usize)>,
+        limit: usize,
+    },
 }
 
 /// One thing that was said or done.
@@ -108,10 +116,20 @@ pub enum Answer {
 #[serde(tag = "past", rename_all = "snake_case")]
 pub enum Past {
     /// The user's own words; each begins a turn.
-    Request { text: String },
-    Said { text: String, thinking: Option<String> },
-    Called { name: String, summary: String },
-    Result { text: String },
+    Request {
+        text: String,
+    },
+    Said {
+        text: String,
+        thinking: Option<String>,
+    },
+    Called {
+        name: String,
+        summary: String,
+    },
+    Result {
+        text: String,
+    },
 }
 
 /// How much may happen unasked; the table is in `agent::approval`.

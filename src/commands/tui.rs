@@ -108,7 +108,8 @@ pub fn command(args: TuiArgs) -> CommandResult {
     let start = Start {
         version: env!("CARGO_PKG_VERSION").into(),
         directory: root.display().to_string(),
-        branch: workspace.git_branch(),
+        // A repository without a commit has words in place of a name.
+        branch: workspace.git_branch().filter(|branch| !branch.contains(' ')),
         history: state.as_deref().map(history).unwrap_or_default(),
         always: state.as_deref().map(|state| always(state, &root)).unwrap_or_default(),
         commands: own_commands(&config),
@@ -116,7 +117,14 @@ pub fn command(args: TuiArgs) -> CommandResult {
         vim: config.settings.vim == Some(Switch::Yes),
         prompt: args.prompt.clone(),
     };
-    let mut host = TuiHost { args, config, root, state, cancel_pull: Arc::new(AtomicBool::new(false)), start: Some(start) };
+    let mut host = TuiHost {
+        args,
+        config,
+        root,
+        state,
+        cancel_pull: Arc::new(AtomicBool::new(false)),
+        start: Some(start),
+    };
     let ended = tui::run(&mut host, theme)
         .map_err(|error| Failure::new(exit::TASK_FAILED, format!("the terminal failed: {error}")))?;
     if let Some(id) = &ended.session {
@@ -252,7 +260,8 @@ fn open(
 ) -> Result<(), Unopened> {
     config.settings.model = model.or(config.settings.model.take());
     let usage = |message: String, hint: &str| Failure::new(exit::USAGE, message).hint(hint);
-    let workspace = Workspace::open(root, &[]).map_err(|error| usage(error.to_string(), "name a directory of yours with -C"))?;
+    let workspace = Workspace::open(root, &[])
+        .map_err(|error| usage(error.to_string(), "name a directory of yours with -C"))?;
     let shell = Shell::with(ShellSettings {
         choice: sandbox_choice(&config),
         hidden: state.iter().cloned().collect(),
@@ -260,7 +269,11 @@ fn open(
     });
     let resumed = match (session, &state) {
         (Which::New, _) => None,
-        (_, None) => return Err(usage("there is no directory for sessions".into(), "set HOME or XDG_STATE_HOME").into()),
+        (_, None) => {
+            return Err(
+                usage("there is no directory for sessions".into(), "set HOME or XDG_STATE_HOME").into()
+            );
+        }
         (session, Some(state)) => {
             let (which, fork) = match session {
                 Which::Id(id) => (agent::Which::Id(id.clone()), false),
@@ -305,7 +318,8 @@ fn open(
 
 fn models(config: &Config) -> Vec<Choice> {
     let dir = config.dirs.models().unwrap_or_default();
-    let known = hub::catalogue().iter().flat_map(|entry| entry.quants.iter().map(move |quant| (entry, quant)));
+    let known =
+        hub::catalogue().iter().flat_map(|entry| entry.quants.iter().map(move |quant| (entry, quant)));
     let here = known.filter(|(_, quant)| hub::is_present(&dir, quant)).map(|(entry, quant)| {
         let name = format!("{}:{}", entry.short_name(), quant.name);
         Choice { value: name.clone(), label: name, detail: hub::human(quant.bytes), preferred: false }
@@ -378,9 +392,11 @@ fn pull(name: &str, config: &Config, cancel: &AtomicBool, outbox: &Outbox) {
                 PullProgress::Source { file, source, .. } => {
                     Told::Pulling { done: 0, total, note: Some(format!("{file} from {source}")) }
                 }
-                PullProgress::Checking { file } => {
-                    Told::Pulling { done: 0, total, note: Some(format!("{file}: checking what is here already")) }
-                }
+                PullProgress::Checking { file } => Told::Pulling {
+                    done: 0,
+                    total,
+                    note: Some(format!("{file}: checking what is here already")),
+                },
                 PullProgress::Note(note) => Told::Pulling { done: 0, total, note: Some(note) },
             };
             outbox.tell(told);

@@ -44,7 +44,10 @@ pub enum Phase {
     Ready,
     Running,
     /// A session ends so that another can begin.
-    Switching { model: Option<String>, session: Which },
+    Switching {
+        model: Option<String>,
+        session: Which,
+    },
     /// The session went away, or none could be begun.
     Gone,
 }
@@ -129,7 +132,8 @@ impl App {
 
     /// Something moves on the screen by itself.
     pub fn is_alive(&self) -> bool {
-        matches!(self.phase, Phase::Loading | Phase::Running | Phase::Pulling(_)) || self.meter.doing.is_some()
+        matches!(self.phase, Phase::Loading | Phase::Running | Phase::Pulling(_))
+            || self.meter.doing.is_some()
     }
 
     pub fn handle(&mut self, input: Input, now: Instant) -> Vec<Effect> {
@@ -142,7 +146,10 @@ impl App {
             Input::Told(told) => self.told(told, now),
             Input::Edited { purpose, text, problem } => self.edited(purpose, text, problem),
             Input::Panicked(message) => {
-                self.error(&format!("a part of Qwright failed: {message}"), Some("the session log is sound; --continue takes it up"));
+                self.error(
+                    &format!("a part of Qwright failed: {message}"),
+                    Some("the session log is sound; --continue takes it up"),
+                );
             }
             Input::Resize | Input::Tick => {}
         }
@@ -242,9 +249,11 @@ impl App {
             }
             Told::NoModel => {
                 self.phase = Phase::NoModel;
+                self.meter.doing("measuring what this machine can run", now);
                 self.effects.push(Effect::Ask(Ask::Plan));
             }
             Told::Plan { machine, rows } => {
+                self.meter.end_turn();
                 let title = format!("No model is here yet. This machine can run:\n{machine}");
                 self.overlay = Some(Overlay::Picker(Picker::new(About::First, &title, rows)));
             }

@@ -37,11 +37,21 @@ enum Answer {
 pub enum Outcome {
     Stay,
     /// Answered; the command, where it may run again in this session.
-    Close { effects: Vec<Effect>, allow: Option<String> },
+    Close {
+        effects: Vec<Effect>,
+        allow: Option<String>,
+    },
 }
 
 impl Approval {
-    pub fn new(id: u64, name: String, why: String, body: String, command: Option<String>, access: Access) -> Self {
+    pub fn new(
+        id: u64,
+        name: String,
+        why: String,
+        body: String,
+        command: Option<String>,
+        access: Access,
+    ) -> Self {
         Self { id, name, why, body, command, access, at: 0, top: 0, reason: None }
     }
 
@@ -163,7 +173,11 @@ impl Approval {
         }
         if let Some(reason) = &self.reason {
             put(Line::from(Span::styled("  Why not? Enter sends, Esc goes back", theme.dim)));
-            put(Line::from(vec![Span::styled("  > ", theme.accent), span(reason, theme.text), Span::styled("▏", theme.accent)]));
+            put(Line::from(vec![
+                Span::styled("  > ", theme.accent),
+                span(reason, theme.text),
+                Span::styled("▏", theme.accent),
+            ]));
             return;
         }
         for (index, (key, _, text)) in answers.iter().enumerate() {

@@ -40,15 +40,26 @@ impl Call {
 #[derive(Debug)]
 pub enum Kind {
     Welcome(Vec<String>),
-    Request { text: String, taken_back: bool },
+    Request {
+        text: String,
+        taken_back: bool,
+    },
     Answer(String),
     Thinking(String),
     Call(Call),
     /// A part of a call's output; `live`: the last part of a call that runs.
-    Output { call: u64, text: String, lines: usize, live: bool },
+    Output {
+        call: u64,
+        text: String,
+        lines: usize,
+        live: bool,
+    },
     Diff(String),
     Note(String),
-    Error { message: String, hint: Option<String> },
+    Error {
+        message: String,
+        hint: Option<String>,
+    },
 }
 
 impl Kind {
@@ -208,7 +219,9 @@ pub fn count_diff(diff: &str) -> (usize, usize) {
 fn diff_lines(diff: &str, look: &Look) -> Vec<Line<'static>> {
     let theme = &look.theme;
     let header = |line: &&str| {
-        ["diff --git", "--- ", "+++ ", "new file", "deleted file", "index "].iter().any(|word| line.starts_with(word))
+        ["diff --git", "--- ", "+++ ", "new file", "deleted file", "index "]
+            .iter()
+            .any(|word| line.starts_with(word))
     };
     let body: Vec<&str> = diff.lines().filter(|line| !header(line)).collect();
     let shown = if look.expanded || body.len() <= DIFF + 2 { body.len() } else { DIFF };

@@ -132,7 +132,9 @@ impl Composer {
     /// The end of the word after `at`.
     pub fn word_after(&self, at: usize) -> usize {
         let mut words = self.text[at..].split_word_bound_indices();
-        words.find(|(_, word)| !word.trim().is_empty()).map_or(self.text.len(), |(from, word)| at + from + word.len())
+        words
+            .find(|(_, word)| !word.trim().is_empty())
+            .map_or(self.text.len(), |(from, word)| at + from + word.len())
     }
 
     /// The start of the next word.
@@ -236,9 +238,9 @@ impl Composer {
     /// The word from a blank, or the start of a line, up to the cursor.
     pub fn word_at_cursor(&self) -> (usize, &str) {
         let before = &self.text[..self.cursor];
-        let start = before.rfind(char::is_whitespace).map_or(0, |at| {
-            at + before[at..].chars().next().map_or(1, char::len_utf8)
-        });
+        let start = before
+            .rfind(char::is_whitespace)
+            .map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
         (start, &before[start..])
     }
 
@@ -338,7 +340,8 @@ mod tests {
     #[test]
     fn rows_are_cut_at_the_width_and_hold_one_cursor() {
         let c = composer("abcdef\n日本語");
-        let rows: Vec<(String, Option<usize>)> = c.rows(4).into_iter().map(|row| (row.text, row.cursor)).collect();
+        let rows: Vec<(String, Option<usize>)> =
+            c.rows(4).into_iter().map(|row| (row.text, row.cursor)).collect();
         let row = |text: &str, cursor| (text.to_string(), cursor);
         assert_eq!(rows, [row("abcd", None), row("ef", None), row("日本", None), row("語", Some(2))]);
         let full = composer("abcd");

@@ -93,8 +93,13 @@ fn screen(app: &mut App, area: Rect, buffer: &mut Buffer, now: Instant) -> Optio
             for (index, row) in rows.iter().enumerate().skip(from).take(height) {
                 let y = pane.y + 1 + (index - from) as u16;
                 let mark = if index == 0 { mark(app) } else { "  " };
-                let style = if app.phase == Phase::Ready || app.phase == Phase::Running { theme.accent } else { theme.dim };
-                let line = Line::from(vec![Span::styled(mark, style), Span::styled(row.text.clone(), theme.text)]);
+                let style = if app.phase == Phase::Ready || app.phase == Phase::Running {
+                    theme.accent
+                } else {
+                    theme.dim
+                };
+                let line =
+                    Line::from(vec![Span::styled(mark, style), Span::styled(row.text.clone(), theme.text)]);
                 buffer.set_line(pane.x, y, &line, pane.width);
                 if let Some(column) = row.cursor {
                     cursor = Some(Position { x: pane.x + 2 + column as u16, y });
@@ -109,9 +114,15 @@ fn screen(app: &mut App, area: Rect, buffer: &mut Buffer, now: Instant) -> Optio
         .queue
         .iter()
         .chain(app.sent.as_ref().filter(|_| app.phase != Phase::Running))
-        .map(|text| Line::from(span(&shortened(&format!("  waits: {}", text.lines().next().unwrap_or("")), columns), theme.dim)))
+        .map(|text| {
+            Line::from(span(
+                &shortened(&format!("  waits: {}", text.lines().next().unwrap_or("")), columns),
+                theme.dim,
+            ))
+        })
         .collect();
-    let lines: Vec<Line<'static>> = activity.into_iter().chain(waiting).take(usize::from(above.height) / 2).collect();
+    let lines: Vec<Line<'static>> =
+        activity.into_iter().chain(waiting).take(usize::from(above.height) / 2).collect();
     // A blank line keeps what moves apart from the text.
     let gap = u16::from(!lines.is_empty());
     let text = Rect { height: above.height.saturating_sub(lines.len() as u16 + gap), ..above };
@@ -165,7 +176,11 @@ fn activity(app: &App, now: Instant, columns: usize) -> Option<Line<'static>> {
         spans.push(Span::styled(format!("{} ", progress.phase), theme.text));
         spans.push(Span::styled(format!("{}{}", "━".repeat(full), "╌".repeat(cells - full)), theme.accent));
         let amount = match progress.phase.as_str() {
-            "reading" => format!("{} of {} tokens", thousands(progress.done as usize), thousands(progress.total as usize)),
+            "reading" => format!(
+                "{} of {} tokens",
+                thousands(progress.done as usize),
+                thousands(progress.total as usize)
+            ),
             _ => format!("{} of {}", bytes(progress.done), bytes(progress.total)),
         };
         spans.push(Span::styled(format!(" {:.0} % · {amount}", share * 100.0), theme.dim));
@@ -251,14 +266,20 @@ fn draw_status(app: &App, area: Rect, buffer: &mut Buffer) {
         right.push(format!("{speed:.1} tok/s"));
     }
     if meter.limit > 0 {
-        right.push(format!("{}/{} ({} %)", thousands(meter.used), thousands(meter.limit), meter.used * 100 / meter.limit));
+        right.push(format!(
+            "{}/{} ({} %)",
+            thousands(meter.used),
+            thousands(meter.limit),
+            meter.used * 100 / meter.limit
+        ));
     }
     if let Some(share) = (meter.last.cached * 100).checked_div(meter.last.prompt) {
         right.push(format!("cached {share} %"));
     }
     // On a narrow screen the least needed goes first.
     let length = |left: &[(String, ratatui::style::Style)], right: &[String]| {
-        left.iter().map(|(text, _)| width(text) + 3).sum::<usize>() + right.iter().map(|text| width(text) + 3).sum::<usize>()
+        left.iter().map(|(text, _)| width(text) + 3).sum::<usize>()
+            + right.iter().map(|text| width(text) + 3).sum::<usize>()
     };
     while length(&left, &right) > columns + 3 && (left.len() > 2 || right.len() > 1) {
         if left.len() > 3 {

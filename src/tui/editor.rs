@@ -13,11 +13,17 @@ pub fn edit(text: &str, name: &str) -> Result<String, String> {
     let run = || -> io::Result<Result<String, String>> {
         // The end of the name tells the editor what kind of text it is.
         let ending = Path::new(name).extension().and_then(|ending| ending.to_str()).unwrap_or("txt");
-        let mut file = tempfile::Builder::new().prefix("qwright-").suffix(&format!(".{ending}")).tempfile()?;
+        let mut file =
+            tempfile::Builder::new().prefix("qwright-").suffix(&format!(".{ending}")).tempfile()?;
         file.write_all(text.as_bytes())?;
         file.flush()?;
         // Editors are named with their arguments, so a shell reads the name.
-        let status = Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(file.path()).status()?;
+        let status = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{editor} \"$1\""))
+            .arg("sh")
+            .arg(file.path())
+            .status()?;
         if !status.success() {
             return Ok(Err(format!("the editor `{editor}` ended with {status}; nothing was changed")));
         }

@@ -6,9 +6,7 @@ use super::block::{Call, Kind, count_diff, counted};
 use super::input::Effect;
 use super::meter::{seconds, thousands};
 use super::review::Review;
-use crate::agent::protocol::{
-    Access, Answer, Change, Decision, Ending, Event, Op, Past, Query, TurnOutcome,
-};
+use crate::agent::protocol::{Access, Answer, Change, Decision, Ending, Event, Op, Past, Query, TurnOutcome};
 use std::time::{Duration, Instant};
 
 /// The user may have gone away meanwhile, and is called when it is over.
@@ -30,7 +28,11 @@ impl App {
             }
             Event::Resumed { messages, turns, forked_from, damaged } => {
                 let from = forked_from.map_or(String::new(), |id| format!(", a fork of {id}"));
-                let what = format!("continued{from}: {} of {}", counted(messages, "message"), counted(turns, "request"));
+                let what = format!(
+                    "continued{from}: {} of {}",
+                    counted(messages, "message"),
+                    counted(turns, "request")
+                );
                 self.note(&what);
                 if !damaged.is_empty() {
                     let lines: Vec<String> = damaged.iter().map(ToString::to_string).collect();
@@ -106,7 +108,8 @@ impl App {
 
     fn asked(&mut self, asked: Asked, now: Instant) {
         let Asked { id, name, summary, access, reason, preview, changes, command } = asked;
-        if access == Access::Execute && command.as_ref().is_some_and(|command| self.allowed.contains(command)) {
+        if access == Access::Execute && command.as_ref().is_some_and(|command| self.allowed.contains(command))
+        {
             return self.send(Op::Approve { id, decision: Decision::Allow });
         }
         self.meter.doing("waiting for you", now);

@@ -11,8 +11,11 @@ use ratatui::text::{Line, Span};
 pub fn render(area: Rect, buffer: &mut Buffer, theme: &Theme, top: &mut usize) {
     let columns = usize::from(area.width);
     let mut lines: Vec<Line<'static>> = Vec::new();
-    let commands: Vec<(String, &str)> = COMMANDS.iter().map(|command| (format!("/{}", command.name), command.help)).collect();
-    let named = |keys: &[(&str, &'static str)]| keys.iter().map(|(key, help)| (key.to_string(), *help)).collect::<Vec<_>>();
+    let commands: Vec<(String, &str)> =
+        COMMANDS.iter().map(|command| (format!("/{}", command.name), command.help)).collect();
+    let named = |keys: &[(&str, &'static str)]| {
+        keys.iter().map(|(key, help)| (key.to_string(), *help)).collect::<Vec<_>>()
+    };
     for (title, rows) in [("Keys", named(KEYS)), ("Review", named(REVIEW_KEYS)), ("Commands", commands)] {
         if !lines.is_empty() {
             lines.push(Line::default());
@@ -32,6 +35,10 @@ pub fn render(area: Rect, buffer: &mut Buffer, theme: &Theme, top: &mut usize) {
     for (index, line) in lines.iter().skip(*top).take(room).enumerate() {
         buffer.set_line(area.x, area.y + index as u16, line, area.width);
     }
-    let keys = if below > 0 { format!("↓ {below} more  any other key goes back") } else { "any other key goes back".into() };
+    let keys = if below > 0 {
+        format!("↓ {below} more  any other key goes back")
+    } else {
+        "any other key goes back".into()
+    };
     buffer.set_line(area.x, area.bottom() - 1, &Line::from(Span::styled(keys, theme.dim)), area.width);
 }

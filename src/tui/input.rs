@@ -16,7 +16,11 @@ pub enum Input {
     AgentGone,
     Told(Told),
     /// The editor is closed; `None`: it failed, or the text is as it was.
-    Edited { purpose: Purpose, text: Option<String>, problem: Option<String> },
+    Edited {
+        purpose: Purpose,
+        text: Option<String>,
+        problem: Option<String>,
+    },
     /// A panic on another thread.
     Panicked(String),
     Tick,
@@ -28,7 +32,11 @@ pub enum Effect {
     Op(Op),
     Ask(Ask),
     /// Open `text` in the user's editor; `name` is what it is of.
-    Edit { text: String, name: String, purpose: Purpose },
+    Edit {
+        text: String,
+        name: String,
+        purpose: Purpose,
+    },
     /// Into the clipboard, by the terminal.
     Copy(String),
     /// The user may be elsewhere.
@@ -50,7 +58,10 @@ pub enum Purpose {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     /// Load a model (none: as the settings say) and begin or take up a session. One that runs has ended before.
-    Open { model: Option<String>, session: Which },
+    Open {
+        model: Option<String>,
+        session: Which,
+    },
     Models,
     Sessions,
     Files,
@@ -80,19 +91,37 @@ pub enum Which {
 pub enum Told {
     /// What the interface begins with.
     Start(Box<Start>),
-    Loading { done: u64, total: u64 },
+    Loading {
+        done: u64,
+        total: u64,
+    },
     /// Something about loading that is worth a line.
     Note(String),
-    Failed { message: String, hint: Option<String> },
+    Failed {
+        message: String,
+        hint: Option<String>,
+    },
     /// There is no model: `Plan` says what there could be.
     NoModel,
     Models(Vec<Choice>),
     Sessions(Vec<Choice>),
     Files(Vec<String>),
-    Plan { machine: String, rows: Vec<Choice> },
-    Pulling { done: u64, total: Option<u64>, note: Option<String> },
-    Pulled { name: String },
-    Memory { path: String, text: String },
+    Plan {
+        machine: String,
+        rows: Vec<Choice>,
+    },
+    Pulling {
+        done: u64,
+        total: Option<u64>,
+        note: Option<String>,
+    },
+    Pulled {
+        name: String,
+    },
+    Memory {
+        path: String,
+        text: String,
+    },
     Saved(String),
 }
 

@@ -68,7 +68,10 @@ impl App {
         // A question that came up while the user was typing does not take what was meant for the composer.
         if let Some(asked) = self.asked_at {
             let was_typing = typed.is_some_and(|typed| asked.saturating_duration_since(typed) < SETTLE);
-            if was_typing && now.saturating_duration_since(asked) < SETTLE && matches!(key.code, KeyCode::Char(_) | KeyCode::Enter) {
+            if was_typing
+                && now.saturating_duration_since(asked) < SETTLE
+                && matches!(key.code, KeyCode::Char(_) | KeyCode::Enter)
+            {
                 return;
             }
         }
@@ -99,11 +102,16 @@ impl App {
             KeyCode::Char('r') if control => self.overlay = Some(Overlay::Search(Search::default())),
             KeyCode::Char('g') if control => {
                 let text = self.composer.text().to_string();
-                self.effects.push(Effect::Edit { text, name: "request.md".into(), purpose: Purpose::Composer });
+                self.effects.push(Effect::Edit {
+                    text,
+                    name: "request.md".into(),
+                    purpose: Purpose::Composer,
+                });
             }
             KeyCode::Char('m') if alt => {
                 self.mouse = !self.mouse;
-                self.hint = Some(if self.mouse { "the wheel scrolls" } else { "the mouse selects text" }.into());
+                self.hint =
+                    Some(if self.mouse { "the wheel scrolls" } else { "the mouse selects text" }.into());
                 self.effects.push(Effect::Mouse(self.mouse));
             }
             KeyCode::PageUp => self.transcript.scroll(-self.transcript.page(), &look),
@@ -421,11 +429,17 @@ impl App {
                 self.effects.push(Effect::Ask(Ask::Files));
             }
             let found = fuzzy(part, self.files.iter().map(String::as_str), COMPLETIONS);
-            let items: Vec<_> = found.into_iter().map(|at| (format!("@{}", self.files[at]), String::new())).collect();
+            let items: Vec<_> =
+                found.into_iter().map(|at| (format!("@{}", self.files[at]), String::new())).collect();
             self.popup = (!items.is_empty()).then_some(Popup { from, items, at: 0 });
         } else if from == 0 && word.starts_with('/') && !word[1..].contains('/') {
-            let own = self.start.commands.iter().map(|(name, _)| (format!("/{name}"), "a command of yours".to_string()));
-            let known = COMMANDS.iter().map(|command| (format!("/{}", command.name), command.help.to_string()));
+            let own = self
+                .start
+                .commands
+                .iter()
+                .map(|(name, _)| (format!("/{name}"), "a command of yours".to_string()));
+            let known =
+                COMMANDS.iter().map(|command| (format!("/{}", command.name), command.help.to_string()));
             let all: Vec<(String, String)> = known.chain(own).collect();
             let items: Vec<_> = all.into_iter().filter(|(name, _)| name.starts_with(word)).collect();
             self.popup = (!items.is_empty()).then_some(Popup { from, items, at: 0 });

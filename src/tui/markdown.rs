@@ -28,7 +28,8 @@ pub fn cut(text: &str) -> Option<Cut> {
             break;
         }
         let trimmed = line.trim_start();
-        let mark = if trimmed.starts_with("```") { Some("```") } else { trimmed.strip_prefix("~~~").map(|_| "~~~") };
+        let mark =
+            if trimmed.starts_with("```") { Some("```") } else { trimmed.strip_prefix("~~~").map(|_| "~~~") };
         match (&fence, mark) {
             (Some((open, word)), _) => {
                 in_code += 1;
@@ -188,7 +189,9 @@ impl Page<'_> {
                 self.flush();
                 self.gap();
                 let language = match kind {
-                    CodeBlockKind::Fenced(word) => word.split([' ', ',']).next().unwrap_or_default().to_string(),
+                    CodeBlockKind::Fenced(word) => {
+                        word.split([' ', ',']).next().unwrap_or_default().to_string()
+                    }
                     CodeBlockKind::Indented => String::new(),
                 };
                 self.code = Some((language, String::new()));
@@ -271,7 +274,8 @@ impl Page<'_> {
             TagEnd::Link | TagEnd::Image => {
                 self.styles.pop();
                 if let Some(url) = self.link.take() {
-                    let shown: String = self.spans.last().map(|span| span.content.to_string()).unwrap_or_default();
+                    let shown: String =
+                        self.spans.last().map(|span| span.content.to_string()).unwrap_or_default();
                     if clean(&url) != shown {
                         self.spans.push(span(&format!(" ({url})"), self.theme.dim));
                     }
@@ -308,7 +312,8 @@ impl Page<'_> {
 
     fn table_block(&mut self) {
         let Some(table) = self.table.take() else { return };
-        let cell_width = |cell: &Vec<Span<'static>>| cell.iter().map(|span| width(&span.content)).sum::<usize>();
+        let cell_width =
+            |cell: &Vec<Span<'static>>| cell.iter().map(|span| width(&span.content)).sum::<usize>();
         let count = table.rows.iter().map(Vec::len).max().unwrap_or(0);
         let mut widths = vec![0; count];
         for row in &table.rows {
@@ -380,7 +385,10 @@ mod tests {
     #[test]
     fn tables_line_up_also_with_wide_signs() {
         assert_eq!(shown("|a|b|\n|-|-|\n|日本|c|", 40), "a    │ b\n─────┼──\n日本 │ c");
-        assert_eq!(shown("|a|b|\n|-|-|\n|one two three|c|", 12), "a       │ b\n────────┼──\none two │ c\nthree   │");
+        assert_eq!(
+            shown("|a|b|\n|-|-|\n|one two three|c|", 12),
+            "a       │ b\n────────┼──\none two │ c\nthree   │"
+        );
     }
 
     #[test]

@@ -158,7 +158,10 @@ mod tests {
     #[test]
     fn figures_are_short() {
         assert_eq!(seconds(Duration::from_secs(75)), "1:15 min");
-        assert_eq!((thousands(999), thousands(4321), thousands(131_072)), ("999".into(), "4.3k".into(), "131k".into()));
+        assert_eq!(
+            (thousands(999), thousands(4321), thousands(131_072)),
+            ("999".into(), "4.3k".into(), "131k".into())
+        );
         assert_eq!(bytes(1_100_000_000), "1.1 GB");
     }
 }

@@ -212,7 +212,9 @@ impl Interface<'_> {
                     let _ = to.send(Incoming::AgentGone(number));
                 });
             }
-            Incoming::Agent(number, event) if number == self.number => self.input(Input::Agent(event), screen)?,
+            Incoming::Agent(number, event) if number == self.number => {
+                self.input(Input::Agent(event), screen)?
+            }
             Incoming::AgentGone(number) if number == self.number => {
                 self.ops = None;
                 self.input(Input::AgentGone, screen)?;

@@ -92,7 +92,8 @@ impl Picker {
     }
 
     fn search(&mut self) {
-        let texts: Vec<String> = self.choices.iter().map(|choice| format!("{} {}", choice.label, choice.detail)).collect();
+        let texts: Vec<String> =
+            self.choices.iter().map(|choice| format!("{} {}", choice.label, choice.detail)).collect();
         self.matches = fuzzy(&self.filter, texts.iter().map(String::as_str), usize::MAX);
         self.at = 0;
     }
@@ -110,13 +111,15 @@ impl Picker {
             y += 1;
         }
         if !self.filter.is_empty() {
-            let line = Line::from(vec![Span::styled("  filter: ", theme.dim), span(&self.filter, theme.text)]);
+            let line =
+                Line::from(vec![Span::styled("  filter: ", theme.dim), span(&self.filter, theme.text)]);
             buffer.set_line(area.x, y, &line, area.width);
             y += 1;
         }
         let rows = usize::from(area.bottom().saturating_sub(y + 1));
         let from = (self.at + 1).saturating_sub(rows);
-        let widest = self.choices.iter().map(|choice| width(&choice.label)).max().unwrap_or(0).min(columns / 2);
+        let widest =
+            self.choices.iter().map(|choice| width(&choice.label)).max().unwrap_or(0).min(columns / 2);
         for (place, index) in self.matches.iter().enumerate().skip(from).take(rows) {
             let choice = &self.choices[*index];
             let (mark, style) = if place == self.at { ("▸ ", theme.selected) } else { ("  ", theme.text) };

@@ -67,7 +67,9 @@ impl Search {
         let columns = usize::from(area.width).saturating_sub(2);
         let (text, style) = match found {
             Some(text) => (shortened(text, columns), theme.text),
-            None if self.pattern.is_empty() => ("type a part of it; Ctrl+R goes further back".into(), theme.dim),
+            None if self.pattern.is_empty() => {
+                ("type a part of it; Ctrl+R goes further back".into(), theme.dim)
+            }
             None => ("nothing of the kind".into(), theme.dim),
         };
         let line = Line::from(vec![Span::raw("  "), Span::styled(text, style)]);
@@ -81,7 +83,8 @@ mod tests {
 
     #[test]
     fn finds_the_latest_and_goes_back() {
-        let history: Vec<String> = ["fix the test", "explain main", "fix the lint"].map(String::from).to_vec();
+        let history: Vec<String> =
+            ["fix the test", "explain main", "fix the lint"].map(String::from).to_vec();
         let mut search = Search::default();
         for c in "FIX".chars() {
             search.key(KeyEvent::from(KeyCode::Char(c)), &history);
@@ -90,6 +93,8 @@ mod tests {
         let again = KeyEvent::new(KeyCode::Char('r'), KeyModifiers::CONTROL);
         search.key(again, &history);
         search.key(again, &history);
-        assert!(matches!(search.key(KeyEvent::from(KeyCode::Enter), &history), Outcome::Take(text) if text == "fix the test"));
+        assert!(
+            matches!(search.key(KeyEvent::from(KeyCode::Enter), &history), Outcome::Take(text) if text == "fix the test")
+        );
     }
 }

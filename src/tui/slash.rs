@@ -21,26 +21,111 @@ pub struct Command {
 }
 
 pub const COMMANDS: &[Command] = &[
-    Command { name: "help", help: "keys and commands", words: false, run: |app, _| app.overlay = Some(Overlay::Help { top: 0 }) },
+    Command {
+        name: "help",
+        help: "keys and commands",
+        words: false,
+        run: |app, _| app.overlay = Some(Overlay::Help { top: 0 }),
+    },
     Command { name: "model", help: "go on with another model", words: true, run: App::model },
-    Command { name: "compact", help: "shorten the conversation; words say what must stay", words: true, run: App::compact },
-    Command { name: "undo", help: "take back the last turn: files and conversation", words: false, run: |app, _| app.when_idle(Op::Undo) },
-    Command { name: "rewind", help: "go back to before an earlier request", words: false, run: |app, _| app.rewind() },
-    Command { name: "diff", help: "look through what this session changed", words: false, run: |app, _| app.ask(Query::Changes) },
+    Command {
+        name: "compact",
+        help: "shorten the conversation; words say what must stay",
+        words: true,
+        run: App::compact,
+    },
+    Command {
+        name: "undo",
+        help: "take back the last turn: files and conversation",
+        words: false,
+        run: |app, _| app.when_idle(Op::Undo),
+    },
+    Command {
+        name: "rewind",
+        help: "go back to before an earlier request",
+        words: false,
+        run: |app, _| app.rewind(),
+    },
+    Command {
+        name: "diff",
+        help: "look through what this session changed",
+        words: false,
+        run: |app, _| app.ask(Query::Changes),
+    },
     Command { name: "resume", help: "go on with another session", words: true, run: App::resume },
-    Command { name: "sessions", help: "the sessions of this directory", words: false, run: |app, _| app.resume("") },
-    Command { name: "context", help: "what takes up the context", words: false, run: |app, _| app.ask(Query::Context) },
-    Command { name: "stats", help: "tokens, calls and speed so far", words: false, run: |app, _| app.stats() },
-    Command { name: "init", help: "let the model write AGENTS.md", words: false, run: |app, _| app.submit(INIT.trim().to_string()) },
-    Command { name: "memory", help: "write AGENTS.md in $EDITOR", words: false, run: |app, _| app.effects.push(Effect::Ask(Ask::Memory)) },
-    Command { name: "plan", help: "plan mode: read and plan, change nothing; words are a request", words: true, run: App::plan },
-    Command { name: "permissions", help: "what may happen unasked; a mode's name changes it", words: true, run: App::permissions },
-    Command { name: "btw", help: "a question beside the work, answered and forgotten", words: true, run: App::beside },
+    Command {
+        name: "sessions",
+        help: "the sessions of this directory",
+        words: false,
+        run: |app, _| app.resume(""),
+    },
+    Command {
+        name: "context",
+        help: "what takes up the context",
+        words: false,
+        run: |app, _| app.ask(Query::Context),
+    },
+    Command {
+        name: "stats",
+        help: "tokens, calls and speed so far",
+        words: false,
+        run: |app, _| app.stats(),
+    },
+    Command {
+        name: "init",
+        help: "let the model write AGENTS.md",
+        words: false,
+        run: |app, _| app.submit(INIT.trim().to_string()),
+    },
+    Command {
+        name: "memory",
+        help: "write AGENTS.md in $EDITOR",
+        words: false,
+        run: |app, _| app.effects.push(Effect::Ask(Ask::Memory)),
+    },
+    Command {
+        name: "plan",
+        help: "plan mode: read and plan, change nothing; words are a request",
+        words: true,
+        run: App::plan,
+    },
+    Command {
+        name: "permissions",
+        help: "what may happen unasked; a mode's name changes it",
+        words: true,
+        run: App::permissions,
+    },
+    Command {
+        name: "btw",
+        help: "a question beside the work, answered and forgotten",
+        words: true,
+        run: App::beside,
+    },
     Command { name: "theme", help: "dark, light or none", words: true, run: App::choose_theme },
-    Command { name: "vim", help: "vi keys in the composer, or no longer", words: false, run: |app, _| app.vim_keys() },
-    Command { name: "clear", help: "forget the conversation; files stay", words: false, run: |app, _| app.clear() },
-    Command { name: "copy", help: "the last answer into the clipboard", words: false, run: |app, _| app.copy() },
-    Command { name: "quit", help: "leave; --continue comes back", words: false, run: |app, _| app.effects.push(Effect::Quit) },
+    Command {
+        name: "vim",
+        help: "vi keys in the composer, or no longer",
+        words: false,
+        run: |app, _| app.vim_keys(),
+    },
+    Command {
+        name: "clear",
+        help: "forget the conversation; files stay",
+        words: false,
+        run: |app, _| app.clear(),
+    },
+    Command {
+        name: "copy",
+        help: "the last answer into the clipboard",
+        words: false,
+        run: |app, _| app.copy(),
+    },
+    Command {
+        name: "quit",
+        help: "leave; --continue comes back",
+        words: false,
+        run: |app, _| app.effects.push(Effect::Quit),
+    },
 ];
 
 fn parts(text: &str) -> (&str, &str) {
@@ -74,7 +159,10 @@ impl App {
                 };
                 self.submit(request.trim().to_string());
             }
-            None => self.error(&format!("there is no command /{name}"), Some("/help lists them; a request may begin with a blank")),
+            None => self.error(
+                &format!("there is no command /{name}"),
+                Some("/help lists them; a request may begin with a blank"),
+            ),
         }
     }
 
@@ -90,7 +178,9 @@ impl App {
     fn model(&mut self, name: &str) {
         match name {
             _ if self.phase == Phase::Running => self.note("A turn runs: Esc interrupts it, then try again."),
-            "" if self.session.is_none() && self.start.prompt.is_none() => self.effects.push(Effect::Ask(Ask::Plan)),
+            "" if self.session.is_none() && self.start.prompt.is_none() => {
+                self.effects.push(Effect::Ask(Ask::Plan))
+            }
             "" => self.effects.push(Effect::Ask(Ask::Models)),
             name => {
                 let session = match &self.session {
@@ -128,8 +218,17 @@ impl App {
         let share = (total.cached * 100).checked_div(total.prompt).unwrap_or(0);
         let speed = meter.tokens_per_second.map_or("-".to_string(), |speed| format!("{speed:.1}"));
         let mut lines = vec![
-            format!("Requests {}, model calls {}, tool calls {}", meter.turns, meter.model_calls, meter.tool_calls),
-            format!("Tokens read {}: {} from the cache ({share} %), {} read anew, {} of them again", thousands(total.prompt), thousands(total.cached), thousands(total.prefilled), total.repeated),
+            format!(
+                "Requests {}, model calls {}, tool calls {}",
+                meter.turns, meter.model_calls, meter.tool_calls
+            ),
+            format!(
+                "Tokens read {}: {} from the cache ({share} %), {} read anew, {} of them again",
+                thousands(total.prompt),
+                thousands(total.cached),
+                thousands(total.prefilled),
+                total.repeated
+            ),
             format!("Tokens written {}, the last answer at {speed} a second", thousands(total.completion)),
             format!("Context {} of {}", thousands(meter.used), thousands(meter.limit)),
         ];
@@ -142,7 +241,9 @@ impl App {
     fn plan(&mut self, request: &str) {
         self.set_mode(ApprovalMode::Plan);
         match request {
-            "" => self.note("Plan mode: the model reads and plans, and changes nothing. Shift+Tab leaves it."),
+            "" => {
+                self.note("Plan mode: the model reads and plans, and changes nothing. Shift+Tab leaves it.")
+            }
             request => self.submit(request.to_string()),
         }
     }
@@ -189,7 +290,11 @@ impl App {
             detail: if theme == self.theme.name { "now".into() } else { String::new() },
             preferred: theme == self.theme.name,
         });
-        self.overlay = Some(Overlay::Picker(Picker::new(About::Theme, "Which theme? theme = \"NAME\" in config.toml keeps it.", choices.into())));
+        self.overlay = Some(Overlay::Picker(Picker::new(
+            About::Theme,
+            "Which theme? theme = \"NAME\" in config.toml keeps it.",
+            choices.into(),
+        )));
     }
 
     fn vim_keys(&mut self) {

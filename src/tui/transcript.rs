@@ -80,7 +80,9 @@ impl Transcript {
     }
 
     pub fn think(&mut self, text: &str) {
-        if self.open && let Some(Kind::Thinking(thinking)) = self.last_mut() {
+        if self.open
+            && let Some(Kind::Thinking(thinking)) = self.last_mut()
+        {
             thinking.push_str(text);
             return;
         }
@@ -111,7 +113,9 @@ impl Transcript {
         self.open = false;
         for piece in text.split_inclusive('\n') {
             match self.blocks.last_mut().map(Block::change) {
-                Some(Kind::Output { call, text, lines, .. }) if *call == id && (*lines < OUTPUT || !text.ends_with('\n')) => {
+                Some(Kind::Output { call, text, lines, .. })
+                    if *call == id && (*lines < OUTPUT || !text.ends_with('\n')) =>
+                {
                     text.push_str(piece);
                     *lines += usize::from(piece.ends_with('\n'));
                 }
@@ -375,6 +379,9 @@ mod tests {
         assert!(shown.contains(&"    999".to_string()) && !shown.contains(&"    5".to_string()), "{shown:?}");
         t.finish(1, "run_shell_command", true, "ran x");
         let shown = screen(&mut t, 10);
-        assert!(shown[0].contains("ran x") && shown[0].contains("1000 lines") && shown[1].is_empty(), "{shown:?}");
+        assert!(
+            shown[0].contains("ran x") && shown[0].contains("1000 lines") && shown[1].is_empty(),
+            "{shown:?}"
+        );
     }
 }

@@ -44,7 +44,8 @@ impl Vim {
             self.count = 0;
             self.operator = None;
             if operator == key {
-                let end = (1..count).fold(c.line_end(c.cursor()), |end, _| c.line_end((end + 1).min(c.text().len())));
+                let end = (1..count)
+                    .fold(c.line_end(c.cursor()), |end, _| c.line_end((end + 1).min(c.text().len())));
                 let start = c.line_start(c.cursor());
                 c.go(start);
                 let to = if key == 'c' { end } else { c.after(end) };

@@ -274,7 +274,12 @@ impl Workspace {
     }
 
     /// Works out a text that the user settled on. `before` is what the user saw the file to be.
-    pub fn plan_settled(&self, path: &str, before: Option<&str>, after: &str) -> Result<Plan, WorkspaceError> {
+    pub fn plan_settled(
+        &self,
+        path: &str,
+        before: Option<&str>,
+        after: &str,
+    ) -> Result<Plan, WorkspaceError> {
         let location = self.guard.file(path)?;
         self.guard.check_writable(&location)?;
         let now = self.existing(&location)?;

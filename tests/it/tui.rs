@@ -151,7 +151,9 @@ impl Terminal {
     fn is_restored(&self) -> bool {
         let seen = self.seen.lock().unwrap();
         let screen = seen.0.screen();
-        !screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste()
+        !screen.alternate_screen()
+            && !screen.hide_cursor()
+            && !screen.bracketed_paste()
             && screen.mouse_protocol_mode() == vt100::MouseProtocolMode::None
     }
 }
@@ -160,12 +162,13 @@ fn numbers(change: &[usize]) -> String {
     (0..30).map(|n| if change.contains(&n) { format!("new {n}\n") } else { format!("line {n}\n") }).collect()
 }
 
-
 #[test]
 fn an_answer_and_its_calls_at_three_sizes() {
     let turns = [
         json!(call("read_file", &[("file_path", "list.txt")])),
-        json!("# Done\n\nThe **file** has `30` lines:\n\n- one\n- 二 wide 字 and 🦀\n\n```rust\nfn main() {}\n```\n\n|a|b|\n|-|-|\n|1|2|"),
+        json!(
+            "# Done\n\nThe **file** has `30` lines:\n\n- one\n- 二 wide 字 and 🦀\n\n```rust\nfn main() {}\n```\n\n|a|b|\n|-|-|\n|1|2|"
+        ),
     ];
     for (columns, rows) in [(80, 24), (120, 40), (60, 20)] {
         let mut t = Terminal::open(&turns, columns, rows, &[], &[("list.txt", &numbers(&[]))]);
@@ -176,7 +179,9 @@ fn an_answer_and_its_calls_at_three_sizes() {
         insta::assert_snapshot!(format!("answer_{columns}x{rows}"), t.plain());
         if columns == 80 {
             t.resize(60, 20);
-            t.until(|screen| screen.lines().all(|line| line.chars().count() <= 60) && screen.contains("wide"));
+            t.until(|screen| {
+                screen.lines().all(|line| line.chars().count() <= 60) && screen.contains("wide")
+            });
             t.keys(CTRL_O);
             t.shows("line 29");
             insta::assert_snapshot!("answer_resized_open", t.plain());
@@ -284,7 +289,11 @@ fn the_terminal_is_given_back_and_the_session_goes_on_after_a_kill() {
     t.shows("First answer.");
     t.shows("tokens written");
     let id = t.child.process_id().unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).unwrap(), rustix::process::Signal::TERM).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(id as i32).unwrap(),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
     assert_eq!(t.child.wait().unwrap().exit_code(), 130);
     t.until(|_| t.is_restored());
     let Terminal { files, home, .. } = t;
@@ -307,7 +316,11 @@ fn suspending_gives_the_terminal_back_and_fg_takes_it_again() {
     t.until(|_| t.is_restored());
     let stat = || std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
     t.until(|_| stat().contains(") T "));
-    rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).unwrap(), rustix::process::Signal::CONT).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(id as i32).unwrap(),
+        rustix::process::Signal::CONT,
+    )
+    .unwrap();
     t.until(|screen| !t.is_restored() && screen.contains("half a word"));
     t.leave();
 }

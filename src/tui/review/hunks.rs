@@ -42,11 +42,13 @@ pub fn lines(text: &str) -> Vec<&str> {
 
 impl Hunk {
     pub fn old(&self) -> Range<usize> {
-        self.ops.first().map_or(0, |op| op.old_range().start)..self.ops.last().map_or(0, |op| op.old_range().end)
+        self.ops.first().map_or(0, |op| op.old_range().start)
+            ..self.ops.last().map_or(0, |op| op.old_range().end)
     }
 
     pub fn new(&self) -> Range<usize> {
-        self.ops.first().map_or(0, |op| op.new_range().start)..self.ops.last().map_or(0, |op| op.new_range().end)
+        self.ops.first().map_or(0, |op| op.new_range().start)
+            ..self.ops.last().map_or(0, |op| op.new_range().end)
     }
 }
 
@@ -163,15 +165,13 @@ mod tests {
     use super::*;
 
     fn file(before: &str, after: &str) -> FileReview {
-        FileReview::new(Change {
-            path: "f".into(),
-            before: Some(before.into()),
-            after: Some(after.into()),
-        })
+        FileReview::new(Change { path: "f".into(), before: Some(before.into()), after: Some(after.into()) })
     }
 
     fn numbers(change: &[usize]) -> String {
-        (0..40).map(|n| if change.contains(&n) { format!("new {n}\r\n") } else { format!("{n}\r\n") }).collect()
+        (0..40)
+            .map(|n| if change.contains(&n) { format!("new {n}\r\n") } else { format!("{n}\r\n") })
+            .collect()
     }
 
     #[test]

@@ -59,7 +59,8 @@ impl Review {
         let code = files
             .iter()
             .map(|file| {
-                let side = |text: &Option<String>| Highlighted::of(&file.change.path, text.as_deref().unwrap_or(""));
+                let side =
+                    |text: &Option<String>| Highlighted::of(&file.change.path, text.as_deref().unwrap_or(""));
                 (side(&file.change.before), side(&file.change.after))
             })
             .collect();
@@ -138,7 +139,11 @@ impl Review {
 
     /// All is decided. What was rejected is worth a reason, which the model gets.
     fn offer_end(&mut self) -> Outcome {
-        let rejected = self.files.iter().flat_map(|file| &file.hunks).any(|hunk| hunk.verdict == Some(Verdict::Rejected));
+        let rejected = self
+            .files
+            .iter()
+            .flat_map(|file| &file.hunks)
+            .any(|hunk| hunk.verdict == Some(Verdict::Rejected));
         if rejected {
             self.reason = Some(String::new());
             return Outcome::Stay(Vec::new());
@@ -198,7 +203,9 @@ impl Review {
         match key.code {
             KeyCode::Char('j') | KeyCode::Down => self.next(),
             KeyCode::Char('k') | KeyCode::Up => self.previous(),
-            KeyCode::Char('J') | KeyCode::Tab if self.file + 1 < self.files.len() => self.go(self.file + 1, 0),
+            KeyCode::Char('J') | KeyCode::Tab if self.file + 1 < self.files.len() => {
+                self.go(self.file + 1, 0)
+            }
             KeyCode::Char('K') | KeyCode::BackTab if self.file > 0 => self.go(self.file - 1, 0),
             KeyCode::PageDown | KeyCode::Char(' ') => self.top += page,
             KeyCode::PageUp => self.top = self.top.saturating_sub(page),
@@ -255,7 +262,8 @@ impl Review {
             buffer.set_line(area.x, *y, &line, area.width);
             *y += 1;
         };
-        let open: usize = self.files.iter().flat_map(|file| &file.hunks).filter(|hunk| hunk.verdict.is_none()).count();
+        let open: usize =
+            self.files.iter().flat_map(|file| &file.hunks).filter(|hunk| hunk.verdict.is_none()).count();
         let what = if self.ask.is_some() { "Review" } else { "Changes" };
         let mut head = vec![Span::styled(format!("{what}  "), theme.accent)];
         if self.files.len() > 1 {
@@ -328,7 +336,10 @@ impl Review {
                 // The ground of a changed line reaches to the edge.
                 if !side_by_side && let Row::Line { changed: true, .. } = row {
                     let ground: Style = line.spans.get(2).map(|span| span.style).unwrap_or_default();
-                    buffer.set_style(Rect { y, height: 1, x: area.x + 6, width: area.width.saturating_sub(6) }, ground);
+                    buffer.set_style(
+                        Rect { y, height: 1, x: area.x + 6, width: area.width.saturating_sub(6) },
+                        ground,
+                    );
                 }
                 buffer.set_line(area.x, y, &line, area.width);
                 y += 1;
@@ -339,16 +350,28 @@ impl Review {
     fn render_footer(&self, area: Rect, buffer: &mut Buffer, theme: &Theme) {
         let columns = usize::from(area.width);
         if let Some(reason) = &self.reason {
-            let ask = "Why not? The model reads it. Enter sends (empty: no reason), Esc goes back to the hunks.";
-            buffer.set_line(area.x, area.y, &Line::from(span(&shortened(ask, columns), theme.warn)), area.width);
-            let line = Line::from(vec![Span::styled("> ", theme.accent), span(reason, theme.text), Span::styled("▏", theme.accent)]);
+            let ask =
+                "Why not? The model reads it. Enter sends (empty: no reason), Esc goes back to the hunks.";
+            buffer.set_line(
+                area.x,
+                area.y,
+                &Line::from(span(&shortened(ask, columns), theme.warn)),
+                area.width,
+            );
+            let line = Line::from(vec![
+                Span::styled("> ", theme.accent),
+                span(reason, theme.text),
+                Span::styled("▏", theme.accent),
+            ]);
             buffer.set_line(area.x, area.y + 1, &line, area.width);
             return;
         }
         let keys = match (self.ask.is_some(), columns) {
             (false, _) => "j/k hunk  Tab file  PgUp/PgDn  s side by side  q back",
             (true, ..80) => "y/n hunk  a all  r none  e edit  j/k  s  q refuse",
-            (true, _) => "y/n hunk  Y/N file  a all  r reject the rest  e edit  j/k move  s side by side  q refuse",
+            (true, _) => {
+                "y/n hunk  Y/N file  a all  r reject the rest  e edit  j/k move  s side by side  q refuse"
+            }
         };
         buffer.set_line(area.x, area.y, &Line::from(span(&shortened(keys, columns), theme.dim)), area.width);
     }

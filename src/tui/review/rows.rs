@@ -52,7 +52,8 @@ pub fn rows(file: &FileReview, side_by_side: bool) -> Vec<Row> {
                 }));
             } else if side_by_side {
                 for at in 0..old.len().max(new.len()) {
-                    let of = |range: &std::ops::Range<usize>| Some(range.start + at).filter(|at| *at < range.end);
+                    let of =
+                        |range: &std::ops::Range<usize>| Some(range.start + at).filter(|at| *at < range.end);
                     rows.push(Row::Line { hunk, old: of(&old), new: of(&new), changed: true });
                 }
             } else {
@@ -85,12 +86,15 @@ impl Painter<'_> {
             Row::Head(hunk) => vec![self.head(*hunk)],
             Row::Own { hunk, line } => {
                 let Some(Verdict::Edited(text)) = &self.file.hunks[*hunk].verdict else { return Vec::new() };
-                let text = lines(text).get(*line).copied().unwrap_or("").trim_end_matches(['\n', '\r']).to_string();
+                let text =
+                    lines(text).get(*line).copied().unwrap_or("").trim_end_matches(['\n', '\r']).to_string();
                 let margin = [self.bar(*hunk), Span::styled("     ~ ", self.theme.warn)];
                 let rest = [self.bar(*hunk), Span::raw("       ")];
                 wrap(&[span(&text, self.theme.added)], self.columns, Break::Anywhere, &margin, &rest)
             }
-            Row::Line { hunk, old, new, changed } if self.side_by_side => self.two(*hunk, *old, *new, *changed),
+            Row::Line { hunk, old, new, changed } if self.side_by_side => {
+                self.two(*hunk, *old, *new, *changed)
+            }
             Row::Line { hunk, old, new, changed } => {
                 let side = if new.is_some() { Side::New } else { Side::Old };
                 let number = new.or(*old).unwrap_or(0);
@@ -204,10 +208,8 @@ impl Painter<'_> {
                 (true, Side::New) => "+ ",
             };
             let ground = self.ground(hunk, side, changed);
-            let first = [
-                Span::styled(format!("{:>4} ", number + 1), self.theme.dim),
-                Span::styled(sign, ground),
-            ];
+            let first =
+                [Span::styled(format!("{:>4} ", number + 1), self.theme.dim), Span::styled(sign, ground)];
             let rest = [Span::raw("     "), Span::styled("  ", ground)];
             wrap(&self.code(hunk, side, number, changed), half, Break::Anywhere, &first, &rest)
         };
