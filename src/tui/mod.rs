@@ -11,12 +11,13 @@
 //! | `review`, `approval` | changes hunk by hunk, commands byte for byte |
 //! | `meter` | what runs, how fast, how long still |
 //! | `text`, `theme` | the one way of text onto the screen, and its colours |
-//! | `draw`, `terminal`, `editor` | the screen, the terminal's state, the user's editor |
+//! | `draw`, `terminal`, `backend`, `editor` | the screen, the terminal's state, the user's editor |
 //!
 //! Nothing is drawn but on a change, and at most sixty times a second.
 
 mod app;
 mod approval;
+mod backend;
 mod block;
 mod composer;
 mod draw;

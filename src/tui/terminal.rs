@@ -2,6 +2,7 @@
 //! wheel. Whatever ends the program, or stops it, gives the terminal back: the guard's drop, a panic, a signal.
 
 use super::app::App;
+use super::backend::OwnCursor;
 use super::draw::draw;
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
@@ -11,8 +12,7 @@ use crossterm::terminal::{
 };
 use crossterm::{cursor, execute, queue};
 use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
-use std::io::{self, Stdout, Write};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::ThreadId;
@@ -26,13 +26,13 @@ const MOUSE_OFF: &[u8] = b"\x1b[?1006l\x1b[?1000l";
 static OURS: AtomicBool = AtomicBool::new(false);
 
 pub struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    terminal: Terminal<OwnCursor>,
     mouse: bool,
 }
 
 impl Screen {
     pub fn enter() -> io::Result<Self> {
-        let terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+        let terminal = Terminal::new(OwnCursor::new())?;
         let mut screen = Self { terminal, mouse: true };
         screen.take()?;
         Ok(screen)
