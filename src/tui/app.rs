@@ -370,3 +370,140 @@ impl App {
         last.is_some_and(|last| now.duration_since(last) < Duration::from_millis(1500))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::protocol::{Access, Change, Decision, Ending, Event, TurnOutcome};
+    use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+    struct Driven {
+        app: App,
+        now: Instant,
+    }
+
+    impl Driven {
+        fn new() -> Self {
+            let mut driven = Self { app: App::new(ThemeName::Plain), now: Instant::now() };
+            driven.event(Event::SessionStarted {
+                id: "s".into(),
+                model: "m".into(),
+                context: 1000,
+                directory: "d".into(),
+                mode: ApprovalMode::Default,
+                sandbox: "full".into(),
+                sandbox_note: String::new(),
+            });
+            driven
+        }
+
+        fn event(&mut self, event: Event) -> Vec<Effect> {
+            self.now += Duration::from_secs(1);
+            self.app.handle(Input::Agent(event), self.now)
+        }
+
+        fn key(&mut self, code: KeyCode, modifiers: KeyModifiers) -> Vec<Effect> {
+            self.now += Duration::from_millis(10);
+            self.app.handle(Input::Key(KeyEvent::new(code, modifiers)), self.now)
+        }
+
+        fn typed(&mut self, text: &str) -> Vec<Effect> {
+            let sign = |c| if c == '\n' { KeyCode::Enter } else { KeyCode::Char(c) };
+            text.chars().flat_map(|c| self.key(sign(c), KeyModifiers::NONE)).collect()
+        }
+    }
+
+    fn submit(text: &str) -> Effect {
+        Effect::Op(Op::Submit { text: text.into() })
+    }
+
+    fn remember(text: &str) -> Effect {
+        Effect::Ask(Ask::Remember(text.into()))
+    }
+
+    fn finished(ending: Ending) -> Event {
+        Event::TurnFinished { outcome: TurnOutcome::ended(ending) }
+    }
+
+    #[test]
+    fn a_request_waits_for_the_turn_that_runs_and_comes_back_on_an_interrupt() {
+        let mut d = Driven::new();
+        assert_eq!(d.typed("one\n"), [remember("one"), submit("one")]);
+        d.event(Event::TurnStarted);
+        assert_eq!(d.typed("two\n"), [remember("two")]);
+        assert_eq!(d.event(finished(Ending::Done)), [submit("two")]);
+        d.event(Event::TurnStarted);
+        d.typed("three\n");
+        assert_eq!(d.key(KeyCode::Esc, KeyModifiers::NONE), [Effect::Op(Op::Interrupt)]);
+        assert!(d.key(KeyCode::Esc, KeyModifiers::NONE).is_empty(), "once is enough");
+        assert_eq!(d.app.composer.text(), "three");
+        assert!(d.event(finished(Ending::Interrupted)).is_empty());
+    }
+
+    #[test]
+    fn a_question_takes_no_key_that_was_meant_for_the_composer() {
+        let mut d = Driven::new();
+        d.typed("x\n");
+        d.event(Event::TurnStarted);
+        let ask = Event::ApprovalRequested {
+            id: 7,
+            name: "edit".into(),
+            summary: String::new(),
+            access: Access::Write,
+            reason: String::new(),
+            preview: None,
+            changes: vec![Change { path: "f".into(), before: Some("a\n".into()), after: Some("b\n".into()) }],
+            command: None,
+        };
+        d.typed("ma");
+        d.app.handle(Input::Agent(ask), d.now);
+        assert!(d.typed("y").is_empty() && d.app.overlay.is_some());
+        d.now += Duration::from_secs(1);
+        assert_eq!(d.typed("y"), [Effect::Op(Op::Approve { id: 7, decision: Decision::Allow })]);
+    }
+
+    #[test]
+    fn ctrl_c_leaves_at_the_second_time_and_ctrl_d_on_an_empty_line() {
+        let mut d = Driven::new();
+        d.typed("abc");
+        assert!(d.key(KeyCode::Char('d'), KeyModifiers::CONTROL).is_empty());
+        assert!(d.key(KeyCode::Char('c'), KeyModifiers::CONTROL).is_empty());
+        assert!(d.app.composer.is_empty());
+        assert_eq!(d.key(KeyCode::Char('c'), KeyModifiers::CONTROL), [Effect::Quit]);
+        assert_eq!(d.key(KeyCode::Char('d'), KeyModifiers::CONTROL), [Effect::Quit]);
+    }
+
+    #[test]
+    fn a_command_that_was_allowed_runs_again_as_it_stands_and_no_other() {
+        let mut d = Driven::new();
+        d.app.allowed.insert("make".into());
+        let ask = |command: &str| Event::ApprovalRequested {
+            id: 1,
+            name: "run_shell_command".into(),
+            summary: String::new(),
+            access: Access::Execute,
+            reason: String::new(),
+            preview: None,
+            changes: Vec::new(),
+            command: Some(command.into()),
+        };
+        assert_eq!(d.event(ask("make")), [Effect::Op(Op::Approve { id: 1, decision: Decision::Allow })]);
+        d.event(ask("make x"));
+        assert!(matches!(d.app.overlay, Some(Overlay::Approval(_))));
+    }
+
+    #[test]
+    fn every_slash_command_does_something_without_a_session_and_with_one() {
+        for command in super::super::slash::COMMANDS {
+            for mut d in [Driven::new(), Driven { app: App::new(ThemeName::Plain), now: Instant::now() }] {
+                let before = d.app.transcript.kinds().count();
+                let effects = d.typed(&format!(" /{}\n", command.name));
+                let did = effects.iter().any(|effect| !matches!(effect, Effect::Ask(Ask::Remember(_))))
+                    || d.app.overlay.is_some()
+                    || d.app.transcript.kinds().count() != before
+                    || !d.app.queue.is_empty();
+                assert!(did, "/{}", command.name);
+            }
+        }
+    }
+}
