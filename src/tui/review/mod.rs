@@ -242,8 +242,8 @@ impl Review {
                 self.decide_all(all, &Verdict::Rejected, false);
                 return self.offer_end();
             }
+            KeyCode::Enter if asks => return if self.next_open() { stay() } else { self.offer_end() },
             KeyCode::Char('q') | KeyCode::Esc | KeyCode::Enter => return Outcome::Close(Vec::new()),
-            KeyCode::Enter => return if self.next_open() { stay() } else { self.offer_end() },
             _ => {}
         }
         stay()
