@@ -248,6 +248,19 @@ fn a_command_is_shown_byte_for_byte_and_may_be_refused_with_a_reason() {
     t.leave();
 }
 
+/// The screen holds still: nothing was written for a while.
+fn settled(t: &Terminal) {
+    let mut before = t.raw().len();
+    loop {
+        std::thread::sleep(Duration::from_millis(150));
+        let now = t.raw().len();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
 #[test]
 fn what_files_commands_and_models_write_reaches_no_terminal() {
     let evil = "a\x1b]52;c;aGk=\x07b\x1b[2Jc\x1b]0;title\x07\u{9b}31md\u{202e}e\u{200b}f\u{e0041}g\x7f\x08";
@@ -266,7 +279,7 @@ fn what_files_commands_and_models_write_reaches_no_terminal() {
     t.keys(ENTER);
     t.shows("tokens written");
     t.keys(CTRL_O);
-    std::thread::sleep(Duration::from_millis(300));
+    settled(&t);
     let raw = String::from_utf8_lossy(&t.raw()).into_owned();
     for never in ["]52;", "]0;", "\u{9b}", "\u{202e}", "\u{200b}", "\u{e0041}", "\x7f", "\x08", "\x1b[2Jc"] {
         assert!(!raw.contains(never), "{never:?}");
