@@ -21,10 +21,19 @@ const CTRL_O: &str = "\x0f";
 struct Terminal {
     master: Box<dyn MasterPty + Send>,
     writer: Box<dyn Write + Send>,
-    child: Box<dyn Child + Send + Sync>,
+    child: Ended,
     seen: Arc<Mutex<(vt100::Parser, Vec<u8>)>>,
     files: tempfile::TempDir,
     home: tempfile::TempDir,
+}
+
+/// Whatever becomes of the test, the program does not outlive it.
+struct Ended(Box<dyn Child + Send + Sync>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
 }
 
 fn size(columns: u16, rows: u16) -> PtySize {
@@ -76,7 +85,7 @@ impl Terminal {
             }
         });
         let writer = pair.master.take_writer().unwrap();
-        Self { master: pair.master, writer, child, seen, files, home }
+        Self { master: pair.master, writer, child: Ended(child), seen, files, home }
     }
 
     fn keys(&mut self, keys: &str) {
@@ -144,7 +153,7 @@ impl Terminal {
     fn leave(mut self) -> (tempfile::TempDir, tempfile::TempDir) {
         self.keys(CTRL_C);
         self.keys(CTRL_C);
-        self.child.wait().unwrap();
+        self.child.0.wait().unwrap();
         (self.files, self.home)
     }
 
@@ -281,7 +290,9 @@ fn what_files_commands_and_models_write_reaches_no_terminal() {
     t.keys(CTRL_O);
     settled(&t);
     let raw = String::from_utf8_lossy(&t.raw()).into_owned();
-    for never in ["]52;", "]0;", "\u{9b}", "\u{202e}", "\u{200b}", "\u{e0041}", "\x7f", "\x08", "\x1b[2Jc"] {
+    for never in
+        ["\x1b]52;", "\x1b]0;", "\u{9b}", "\u{202e}", "\u{200b}", "\u{e0041}", "\x7f", "\x08", "\x1b[2Jc"]
+    {
         assert!(!raw.contains(never), "{never:?}");
     }
     // Every escape byte begins a sequence that we write.
@@ -301,20 +312,20 @@ fn the_terminal_is_given_back_and_the_session_goes_on_after_a_kill() {
     t.keys("remember 42\r");
     t.shows("First answer.");
     t.shows("tokens written");
-    let id = t.child.process_id().unwrap();
+    let id = t.child.0.process_id().unwrap();
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(id as i32).unwrap(),
         rustix::process::Signal::TERM,
     )
     .unwrap();
-    assert_eq!(t.child.wait().unwrap().exit_code(), 130);
+    assert_eq!(t.child.0.wait().unwrap().exit_code(), 130);
     t.until(|_| t.is_restored());
     let Terminal { files, home, .. } = t;
     let mut t = Terminal::at(files, home, &turns, 80, 24, &["--continue"]);
     t.shows("First answer.");
     insta::assert_snapshot!("continued", t.plain());
     t.keys(CTRL_D);
-    t.child.wait().unwrap();
+    t.child.0.wait().unwrap();
     t.until(|_| t.is_restored());
 }
 
@@ -323,7 +334,7 @@ fn suspending_gives_the_terminal_back_and_fg_takes_it_again() {
     let turns = [json!("Answer.")];
     let t = Terminal::open(&turns, 80, 24, &[], &[("list.txt", "x\n")]);
     t.shows("scripted");
-    let id = t.child.process_id().unwrap();
+    let id = t.child.0.process_id().unwrap();
     let mut t = t;
     t.keys("half a word\x1a");
     t.until(|_| t.is_restored());
@@ -385,8 +396,9 @@ fn a_first_start_says_what_this_machine_can_run() {
     let screen = t.shows("This machine can run");
     assert!(screen.contains("qwen2.5-coder-1.5b") && screen.contains("recommended"), "{screen}");
     t.keys(ESC);
+    t.until(|screen| !screen.contains("This machine can run"));
     t.keys(CTRL_D);
-    t.child.wait().unwrap();
+    t.child.0.wait().unwrap();
 }
 
 #[test]
