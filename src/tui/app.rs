@@ -79,6 +79,8 @@ pub struct App {
     /// The request that the session has and has not begun.
     pub sent: Option<String>,
     pub files: Vec<String>,
+    /// What the session was told of the request that is being written.
+    pub ahead: String,
     /// Commands that may run unasked, byte for byte.
     pub allowed: HashSet<String>,
     pub interrupting: bool,
@@ -114,6 +116,7 @@ impl App {
             queue: VecDeque::new(),
             sent: None,
             files: Vec::new(),
+            ahead: String::new(),
             allowed: HashSet::new(),
             interrupting: false,
             ctrl_c: None,
@@ -175,6 +178,17 @@ impl App {
         self.transcript.to_end();
         self.queue.push_back(text);
         self.send_next();
+    }
+
+    /// The session reads ahead what is certain of the request that is being written: its whole words.
+    pub fn read_ahead(&mut self) {
+        let text = self.composer.text();
+        let whole = text.rfind(char::is_whitespace).map_or("", |end| &text[..end]);
+        if self.phase == Phase::Ready && !text.starts_with(['/', '!', '?']) && whole != self.ahead {
+            self.ahead = whole.to_string();
+            let text = text.to_string();
+            self.send(Op::Typing { text });
+        }
     }
 
     pub fn send_next(&mut self) {

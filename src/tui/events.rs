@@ -25,6 +25,9 @@ impl App {
                 self.session = Some(Session { id, model, directory, sandbox });
                 self.phase = Phase::Ready;
                 self.send_next();
+                if self.sent.is_none() {
+                    self.send(Op::Typing { text: String::new() });
+                }
             }
             Event::Resumed { messages, turns, forked_from, damaged } => {
                 let from = forked_from.map_or(String::new(), |id| format!(", a fork of {id}"));

@@ -419,6 +419,7 @@ impl App {
 
     /// Offers what the word at the cursor may become.
     pub fn complete(&mut self) {
+        self.read_ahead();
         self.popup = None;
         if self.is_normal() {
             return;
