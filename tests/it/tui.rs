@@ -71,6 +71,16 @@ impl Terminal {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", home.path());
         command.env("TERM", "xterm-256color");
+        Self::spawn(files, home, command, columns, rows)
+    }
+
+    fn spawn(
+        files: tempfile::TempDir,
+        home: tempfile::TempDir,
+        command: CommandBuilder,
+        columns: u16,
+        rows: u16,
+    ) -> Self {
         let pair = native_pty_system().openpty(size(columns, rows)).unwrap();
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
@@ -415,4 +425,32 @@ fn a_long_output_is_folded_and_opens() {
     t.keys("\x1b[5~");
     t.until(|screen| !screen.contains("Counted."));
     t.leave();
+}
+
+/// Run by the next test as a program of its own; by itself it has nothing to do.
+#[test]
+fn panics_where_it_is_asked_to() {
+    if std::env::var_os("QWRIGHT_TEST_PANIC").is_none() {
+        return;
+    }
+    qwright::tui::terminal::tell_panics(std::sync::mpsc::channel().0);
+    let _screen = qwright::tui::terminal::Screen::enter().unwrap();
+    panic!("as it was asked to");
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_before_it_is_told() {
+    let mut command = CommandBuilder::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "tui::panics_where_it_is_asked_to", "--nocapture"]);
+    command.env("QWRIGHT_TEST_PANIC", "1");
+    command.env("TERM", "xterm-256color");
+    let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut t = Terminal::spawn(files, home, command, 80, 24);
+    t.child.0.wait().unwrap();
+    t.shows("as it was asked to");
+    assert!(t.is_restored());
+    let raw = String::from_utf8_lossy(&t.raw()).into_owned();
+    let (entered, told) = (raw.find("?1049h").unwrap(), raw.rfind("as it was asked to").unwrap());
+    let left = raw.find("?1049l").unwrap();
+    assert!(entered < left && left < told, "{raw:?}");
 }
