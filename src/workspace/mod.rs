@@ -287,6 +287,25 @@ impl Workspace {
         Ok(())
     }
 
+    /// Works out a text that the user settled on. `before` is what the user saw the file to be.
+    pub fn plan_settled(
+        &self,
+        path: &str,
+        before: Option<&str>,
+        after: &str,
+    ) -> Result<Plan, WorkspaceError> {
+        let location = self.guard.file(path)?;
+        self.guard.check_writable(&location)?;
+        let now = self.existing(&location)?;
+        if now.as_ref().map(|now| &*now.bytes) != before.map(str::as_bytes) {
+            let shown = self.guard.display(&location);
+            return Err(WorkspaceError::Stale(format!(
+                "{shown} was changed by someone else while the user looked at this change; read it again with read_file, then repeat the change"
+            )));
+        }
+        Ok(Plan { whole: false, ..self.plan(location, now, after.as_bytes().to_vec()) })
+    }
+
     /// Plans and applies.
     pub fn edit(&self, path: &str, edit: &Edit) -> Result<Plan, WorkspaceError> {
         let plan = self.plan_edit(path, edit)?;

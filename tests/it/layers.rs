@@ -27,7 +27,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("ratatui", &["tui/"]),
     ("crossterm", &["tui/"]),
     ("git2::", &["workspace/"]),
-    ("Command::new", &["workspace/shell", "workspace/sandbox", "hub/pip"]),
+    ("Command::new", &["workspace/shell", "workspace/sandbox", "hub/pip", "tui/editor"]),
     ("unsafe {", &["engine/", "workspace/sandbox"]),
     ("unsafe fn", &["engine/", "workspace/sandbox"]),
     ("allow(unsafe_code)", &["engine/", "workspace/sandbox"]),

@@ -26,4 +26,5 @@ mod sessions;
 mod shell;
 mod tokenizer;
 mod tools;
+mod tui;
 mod workspace;
