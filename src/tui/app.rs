@@ -165,7 +165,7 @@ impl App {
 
     pub fn note(&mut self, text: &str) {
         self.transcript.push(Kind::Note(text.to_string()));
-        self.transcript.to_end();
+        self.transcript.scroll_to_end();
     }
 
     pub fn error(&mut self, message: &str, hint: Option<&str>) {
@@ -175,7 +175,7 @@ impl App {
 
     /// Sends a request, or keeps it until the turn that runs has ended.
     pub fn submit(&mut self, text: String) {
-        self.transcript.to_end();
+        self.transcript.scroll_to_end();
         self.queue.push_back(text);
         self.send_next();
     }

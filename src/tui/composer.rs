@@ -265,7 +265,8 @@ impl Composer {
                     rows.push(std::mem::replace(&mut row, Row { text: String::new(), cursor: None }));
                     used = 0;
                 }
-                if at == self.cursor {
+                // What was inserted or removed may have joined two signs around the cursor.
+                if (at..at + sign.len()).contains(&self.cursor) {
                     row.cursor = Some(used);
                 }
                 row.text.push_str(&shown);

@@ -204,7 +204,7 @@ impl App {
                 }
             }
         }
-        self.transcript.to_end();
+        self.transcript.scroll_to_end();
     }
 
     fn finished(&mut self, outcome: &TurnOutcome, now: Instant) {

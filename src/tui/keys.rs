@@ -116,8 +116,8 @@ impl App {
             }
             KeyCode::PageUp => self.transcript.scroll(-self.transcript.page(), &look),
             KeyCode::PageDown => self.transcript.scroll(self.transcript.page(), &look),
-            KeyCode::Home if control => self.transcript.to_start(),
-            KeyCode::End if control => self.transcript.to_end(),
+            KeyCode::Home if control => self.transcript.scroll_to_start(),
+            KeyCode::End if control => self.transcript.scroll_to_end(),
             KeyCode::Char('?') if self.composer.is_empty() && !self.is_normal() => {
                 self.overlay = Some(Overlay::Help { top: 0 });
             }
@@ -411,7 +411,7 @@ impl App {
             (true, _) => {}
             (_, None) => self.note("No session is open yet."),
             _ => {
-                self.transcript.to_end();
+                self.transcript.scroll_to_end();
                 self.send(Op::Shell { command: command.to_string() });
             }
         }

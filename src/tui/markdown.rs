@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(shown("|a|b|\n|-|-|\n|日本|c|", 40), "a    │ b\n─────┼──\n日本 │ c");
         assert_eq!(
             shown("|a|b|\n|-|-|\n|one two three|c|", 12),
-            "a       │ b\n────────┼──\none two │ c\nthree   │"
+            "a        │ b\n─────────┼──\none two  │ c\nthree    │"
         );
     }
 

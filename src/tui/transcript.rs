@@ -230,11 +230,11 @@ impl Transcript {
         self.view == View::End
     }
 
-    pub fn to_end(&mut self) {
+    pub fn scroll_to_end(&mut self) {
         self.view = View::End;
     }
 
-    pub fn to_start(&mut self) {
+    pub fn scroll_to_start(&mut self) {
         self.view = View::At(0, 0);
     }
 

@@ -41,12 +41,12 @@ pub fn lines(text: &str) -> Vec<&str> {
 }
 
 impl Hunk {
-    pub fn old(&self) -> Range<usize> {
+    pub fn before(&self) -> Range<usize> {
         self.ops.first().map_or(0, |op| op.old_range().start)
             ..self.ops.last().map_or(0, |op| op.old_range().end)
     }
 
-    pub fn new(&self) -> Range<usize> {
+    pub fn after(&self) -> Range<usize> {
         self.ops.first().map_or(0, |op| op.new_range().start)
             ..self.ops.last().map_or(0, |op| op.new_range().end)
     }
@@ -84,7 +84,7 @@ impl FileReview {
     pub fn new_text(&self, hunk: usize) -> String {
         match &self.hunks[hunk].verdict {
             Some(Verdict::Edited(text)) => text.clone(),
-            _ => self.new_lines()[self.hunks[hunk].new()].concat(),
+            _ => self.new_lines()[self.hunks[hunk].after()].concat(),
         }
     }
 
@@ -109,20 +109,20 @@ impl FileReview {
         let mut text = String::new();
         let mut at = 0;
         for hunk in &self.hunks {
-            text.extend(old[at..hunk.old().start].iter().copied());
+            text.extend(old[at..hunk.before().start].iter().copied());
             match &hunk.verdict {
-                Some(Verdict::Accepted) => text.extend(new[hunk.new()].iter().copied()),
+                Some(Verdict::Accepted) => text.extend(new[hunk.after()].iter().copied()),
                 Some(Verdict::Edited(edited)) => {
                     text.push_str(edited);
                     // More of the file follows: it begins on a line of its own.
-                    let follows = hunk.old().end < old.len();
+                    let follows = hunk.before().end < old.len();
                     if follows && !edited.is_empty() && !edited.ends_with('\n') {
                         text.push('\n');
                     }
                 }
-                None | Some(Verdict::Rejected) => text.extend(old[hunk.old()].iter().copied()),
+                None | Some(Verdict::Rejected) => text.extend(old[hunk.before()].iter().copied()),
             }
-            at = hunk.old().end;
+            at = hunk.before().end;
         }
         text.extend(old[at..].iter().copied());
         let after = (self.change.before.as_deref() != Some(&text)).then_some(text)?;
@@ -229,10 +229,10 @@ mod tests {
             let (old, new) = (lines(&before), lines(&after));
             let mut at = 0;
             for hunk in &review.hunks {
-                expected += &old[at..hunk.old().start].concat();
+                expected += &old[at..hunk.before().start].concat();
                 let taken = hunk.verdict == Some(Verdict::Accepted);
-                expected += &if taken { new[hunk.new()].concat() } else { old[hunk.old()].concat() };
-                at = hunk.old().end;
+                expected += &if taken { new[hunk.after()].concat() } else { old[hunk.before()].concat() };
+                at = hunk.before().end;
             }
             expected += &old[at..].concat();
             let got = review.settled().map_or(before.clone(), |change| change.after.unwrap());

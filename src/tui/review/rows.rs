@@ -128,7 +128,11 @@ impl Painter<'_> {
         let place = match (&self.file.change.before, &self.file.change.after) {
             (None, _) => "new file".to_string(),
             (_, None) => "deleted".to_string(),
-            _ => format!("lines {}-{}", hunk.old().start + 1, hunk.old().end.max(hunk.old().start + 1)),
+            _ => format!(
+                "lines {}-{}",
+                hunk.before().start + 1,
+                hunk.before().end.max(hunk.before().start + 1)
+            ),
         };
         let text = format!("── hunk {} of {} · {place} ── ", at + 1, self.file.hunks.len());
         let text_style = if at == self.at { self.theme.accent } else { self.theme.dim };
