@@ -440,6 +440,8 @@ fn a_panic_gives_the_terminal_back_before_it_is_told() {
     let mut command = CommandBuilder::new(std::env::current_exe().unwrap());
     command.args(["--exact", "tui::panics_where_it_is_asked_to", "--nocapture"]);
     command.env("QWRIGHT_TEST_PANIC", "1");
+    // A long backtrace would push the message off the screen.
+    command.env("RUST_BACKTRACE", "0");
     command.env("TERM", "xterm-256color");
     let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut t = Terminal::spawn(files, home, command, 80, 24);
