@@ -19,6 +19,6 @@ mod surroundings;
 pub mod transcript;
 mod turn;
 
-pub use resume::{ResumeError, Resumed, Which, resume};
+pub use resume::{Listed, ResumeError, Resumed, Which, list, resume};
 pub use session::{Limits, Session, SessionOptions};
 pub use surroundings::{offered_tools, opening_messages};

@@ -308,7 +308,7 @@ fn read_stdin(cancel: &AtomicBool) -> Result<Vec<u8>, Failure> {
     }
 }
 
-fn scripted(path: &Path) -> Result<Box<dyn Model>, Failure> {
+pub(super) fn scripted(path: &Path) -> Result<Box<dyn Model>, Failure> {
     let wrong = |error: String| Failure::new(exit::NO_MODEL, format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     Ok(Box::new(ScriptedModel::parse(&text).map_err(wrong)?))

@@ -1,5 +1,6 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
+pub mod apply;
 pub mod bench;
 mod bench_progress;
 pub mod bench_report;
@@ -16,6 +17,7 @@ pub mod memory;
 pub mod models;
 pub mod sandbox;
 pub mod tools;
+pub mod tui;
 
 /// Exit codes, as documented in the README.
 pub mod exit {

@@ -8,7 +8,10 @@ mod dirs;
 mod keys;
 
 pub use dirs::{Dirs, Env};
-pub use keys::{ApprovalMode, BackendChoice, KEYS, Key, KvKind, LoadKind, SandboxMode, Settings, nearest};
+pub use keys::{
+    ApprovalMode, BackendChoice, KEYS, Key, KvKind, LoadKind, SandboxMode, Settings, Switch, ThemeChoice,
+    nearest,
+};
 
 use keys::Raw;
 use std::collections::BTreeMap;

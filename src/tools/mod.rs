@@ -19,7 +19,7 @@ mod write_file;
 use crate::chat::ToolSpec;
 use crate::workspace::shell::Shell;
 use crate::workspace::shell::policy::Judgement;
-use crate::workspace::{Workspace, WorkspaceError};
+use crate::workspace::{Plan, Workspace, WorkspaceError};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -96,6 +96,10 @@ pub trait Tool: Send + Sync {
     /// What the text of the command that a call runs tells; `None` where it runs none.
     fn judge_command(&self, _workspace: &Workspace, _arguments: &Arguments) -> Option<Judgement> {
         None
+    }
+    /// The changes behind the preview, where the user may settle on a part of them.
+    fn plans(&self, _workspace: &Workspace, _arguments: &Arguments) -> Vec<Plan> {
+        Vec::new()
     }
     fn run(&self, context: &mut ToolContext<'_>, arguments: &Arguments) -> Result<ToolOutput, ToolError>;
 }
