@@ -63,6 +63,7 @@ pub enum Command {
     Config(commands::config::ConfigArgs),
     /// The sandbox of this machine: its tier, and a command inside it
     Sandbox(commands::sandbox::SandboxArgs),
+    Tools(commands::tools::ToolsArgs),
     /// What the model sees and says, as JSON lines
     #[command(subcommand)]
     Inspect(Inspect),
@@ -172,6 +173,7 @@ impl Cli {
             }
             Command::Config(args) => commands::config::run(&args, &ModelArgs::default().load_options()),
             Command::Sandbox(args) => commands::sandbox::run(&args),
+            Command::Tools(args) => commands::tools::run(&args, interrupts()?.as_ref()),
         }
     }
 }

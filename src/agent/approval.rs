@@ -1,8 +1,12 @@
 //! Who decides on a call: the table of modes, as a pure function. Knows what a call needs (`Access`) and how well
-//! commands are contained; asks nobody and runs nothing. Until commands are parsed, no command counts as read-only.
+//! commands are contained; asks nobody and runs nothing. What a command's text tells is
+//! `workspace::shell::policy`'s.
 
 use super::protocol::ApprovalMode;
-use crate::tools::Access;
+use crate::tools::{Access, Arguments, Tool};
+use crate::workspace::Workspace;
+use crate::workspace::shell::policy::{CommandVerdict, Judgement};
+use crate::workspace::shell::{SandboxTier, Shell};
 
 /// How well a command is contained, as far as the table cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -24,10 +28,48 @@ pub enum Verdict {
     Deny(String),
 }
 
-/// The table. `path`: the file a write goes to, where the call names one.
-pub fn verdict(mode: ApprovalMode, access: Access, containment: Containment, path: Option<&str>) -> Verdict {
+impl Containment {
+    pub fn of(shell: &Shell) -> Self {
+        match (shell.unavailable(), shell.tier()) {
+            (Some(_), _) => Self::Absent,
+            (None, SandboxTier::Full) => Self::Full,
+            (None, SandboxTier::Reduced) => Self::Reduced,
+            (None, SandboxTier::None) => Self::Waived,
+        }
+    }
+}
+
+/// What the table says of a call, with all that is known of it.
+pub fn of_call(
+    mode: ApprovalMode,
+    tool: &dyn Tool,
+    arguments: &Arguments,
+    workspace: &Workspace,
+    containment: Containment,
+) -> Verdict {
+    let path = ["file_path", "path"].iter().find_map(|key| arguments.get(*key)?.as_str());
+    let command = tool.judge_command(workspace, arguments);
+    verdict(mode, tool.access(arguments), containment, path, command.as_ref())
+}
+
+/// The table. `path`: the file a write goes to, where the call names one. `command`: what the text of a command tells.
+pub fn verdict(
+    mode: ApprovalMode,
+    access: Access,
+    containment: Containment,
+    path: Option<&str>,
+    command: Option<&Judgement>,
+) -> Verdict {
     use ApprovalMode::*;
     let ask = |why: &str| Verdict::Ask(why.to_string());
+    match command.map(|command| (command.verdict, &command.reason)) {
+        Some((CommandVerdict::Forbidden, reason)) => {
+            return Verdict::Deny(format!("this command is refused in every mode: {reason}"));
+        }
+        // Without any sandbox not even these run unasked: parsing saves prompts, it holds nothing.
+        Some((CommandVerdict::ReadOnly, _)) if containment != Containment::Absent => return Verdict::Run,
+        _ => {}
+    }
     match (access, mode) {
         (Access::Read, _) => Verdict::Run,
         (_, Plan) => Verdict::Deny("plan mode changes no file and runs no command".into()),
@@ -137,11 +179,30 @@ mod tests {
                     (Access::Execute, Waived),
                     (Access::Network, Full),
                 ]
-                .map(|(access, tier)| letter(verdict(mode, access, tier, Some("src/lib.rs"))));
+                .map(|(access, tier)| letter(verdict(mode, access, tier, Some("src/lib.rs"), None)));
                 format!("{} {}", mode.name(), cells.iter().collect::<String>())
             })
             .collect();
         assert_eq!(got, expected);
+    }
+
+    /// One row per mode; columns: full / reduced / absent / waived.
+    #[test]
+    fn what_a_command_is_known_to_do_comes_before_the_table() {
+        use Containment::*;
+        let row = |mode, known| -> String {
+            let judgement = Judgement { verdict: known, reason: "why".into() };
+            let of = |tier| letter(verdict(mode, Access::Execute, tier, None, Some(&judgement)));
+            [Full, Reduced, Absent, Waived].into_iter().map(of).collect()
+        };
+        for (mode, reads) in [("plan", "rrdr"), ("default", "rrar"), ("auto-edit", "rrar"), ("yolo", "rrar")]
+        {
+            let mode: ApprovalMode = mode.parse().unwrap();
+            assert_eq!(row(mode, CommandVerdict::ReadOnly), reads, "{mode:?}");
+            assert_eq!(row(mode, CommandVerdict::Forbidden), "dddd", "{mode:?}");
+        }
+        assert_eq!(row(ApprovalMode::Plan, CommandVerdict::NeedsApproval), "dddd");
+        assert_eq!(row(ApprovalMode::AutoEdit, CommandVerdict::NeedsApproval), "raar");
     }
 
     #[test]
@@ -156,19 +217,19 @@ mod tests {
         ] {
             for mode in [ApprovalMode::AutoEdit, ApprovalMode::Yolo] {
                 assert_eq!(
-                    letter(verdict(mode, Access::Write, Containment::Full, Some(path))),
+                    letter(verdict(mode, Access::Write, Containment::Full, Some(path), None)),
                     'a',
                     "{path}"
                 );
             }
             assert_eq!(
-                letter(verdict(ApprovalMode::Plan, Access::Write, Containment::Full, Some(path))),
+                letter(verdict(ApprovalMode::Plan, Access::Write, Containment::Full, Some(path), None)),
                 'd'
             );
         }
         for path in ["src/agents.rs", "github/x.yml", "docs/AGENTS.md.txt"] {
             assert_eq!(
-                letter(verdict(ApprovalMode::AutoEdit, Access::Write, Containment::Full, Some(path))),
+                letter(verdict(ApprovalMode::AutoEdit, Access::Write, Containment::Full, Some(path), None)),
                 'r'
             );
         }

@@ -16,6 +16,7 @@ pub mod load;
 pub mod memory;
 pub mod models;
 pub mod sandbox;
+pub mod tools;
 pub mod tui;
 
 /// Exit codes, as documented in the README.

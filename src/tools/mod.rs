@@ -18,6 +18,7 @@ mod write_file;
 
 use crate::chat::ToolSpec;
 use crate::workspace::shell::Shell;
+use crate::workspace::shell::policy::Judgement;
 use crate::workspace::{Plan, Workspace, WorkspaceError};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -90,6 +91,10 @@ pub trait Tool: Send + Sync {
     fn describe(&self, arguments: &Arguments) -> String;
     /// What would change, as a unified diff, for an approval; `None` where nothing can be shown.
     fn preview(&self, _workspace: &Workspace, _arguments: &Arguments) -> Option<String> {
+        None
+    }
+    /// What the text of the command that a call runs tells; `None` where it runs none.
+    fn judge_command(&self, _workspace: &Workspace, _arguments: &Arguments) -> Option<Judgement> {
         None
     }
     /// The changes behind the preview, where the user may settle on a part of them.

@@ -2,7 +2,9 @@
 
 use super::{Access, Arguments, Tool, ToolContext, ToolError, ToolOutput, arguments};
 use crate::chat::ToolSpec;
+use crate::workspace::Workspace;
 use crate::workspace::sandbox::SandboxTier;
+use crate::workspace::shell::policy::{self, Judgement};
 use crate::workspace::shell::{DEFAULT_TIMEOUT, ShellCommand, ShellError, ShellOutcome};
 use crate::workspace::text::fit;
 use std::time::Duration;
@@ -38,6 +40,15 @@ impl Tool for RunShell {
             Ok(Some(directory)) => format!("run {command} (in {directory})"),
             _ => format!("run {command}"),
         }
+    }
+
+    fn judge_command(&self, workspace: &Workspace, arguments: &Arguments) -> Option<Judgement> {
+        let command = arguments::text(NAME, arguments, "command").ok()?;
+        let directory = arguments::optional_text(NAME, arguments, "directory").ok().flatten();
+        let directory = directory.filter(|directory| !workspace.is_own_name(directory));
+        let directory = directory.and_then(|directory| workspace.directory(directory).ok());
+        let place = policy::Place { directory, ..policy::Place::in_workspace(workspace.root()) };
+        Some(policy::judge(command, &place))
     }
 
     fn run(&self, context: &mut ToolContext<'_>, arguments: &Arguments) -> Result<ToolOutput, ToolError> {

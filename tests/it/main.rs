@@ -26,5 +26,6 @@ mod sessions;
 mod shell;
 mod tokenizer;
 mod tools;
+mod tools_command;
 mod tui;
 mod workspace;

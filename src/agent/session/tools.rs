@@ -3,13 +3,12 @@
 
 use super::model_calls::{LEAST_ANSWER, answer_reserve};
 use super::{Session, compact};
-use crate::agent::approval::{Containment, verdict};
+use crate::agent::approval::{self, Containment};
 use crate::agent::fit::fit;
 use crate::agent::protocol::{Decision, Event, Op};
 use crate::agent::turn::{Input, ToolReport};
 use crate::chat::ToolCall;
 use crate::tools::{ToolContext, ToolError};
-use crate::workspace::shell::SandboxTier;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -23,20 +22,16 @@ impl Session {
             return Input::Start;
         };
         let access = tool.access(&call.arguments);
-        let path = ["file_path", "path"].iter().find_map(|key| call.arguments.get(*key)?.as_str());
         Input::Judged {
-            verdict: verdict(self.talk.mode, access, self.containment(), path),
+            verdict: approval::of_call(
+                self.talk.mode,
+                tool,
+                &call.arguments,
+                &self.workspace,
+                Containment::of(&self.shell),
+            ),
             access,
             summary: tool.describe(&call.arguments),
-        }
-    }
-
-    pub(super) fn containment(&self) -> Containment {
-        match (self.shell.unavailable(), self.shell.tier()) {
-            (Some(_), _) => Containment::Absent,
-            (None, SandboxTier::Full) => Containment::Full,
-            (None, SandboxTier::Reduced) => Containment::Reduced,
-            (None, SandboxTier::None) => Containment::Waived,
         }
     }
 
