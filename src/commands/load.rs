@@ -15,7 +15,7 @@ use crate::engine::memory::Load;
 use crate::engine::sampler::SamplingParams;
 use crate::engine::weights::ModelConfig;
 use crate::hub::{self, Located};
-use crate::model::local::{DEFAULT_CONTEXT, LocalModel, LocalOptions};
+use crate::model::local::{DEFAULT_CONTEXT, Decoding, LocalModel, LocalOptions};
 use crate::model::{Model, ModelError};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,6 +112,7 @@ fn options(config: &Config, located: &Located) -> LocalOptions {
         context: config.settings.ctx,
         format: located.entry.and_then(|entry| entry.format.parse::<ChatFormat>().ok()),
         sampling,
+        decoding: Decoding::default(),
         snapshots: snapshots(config),
     }
 }

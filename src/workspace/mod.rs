@@ -7,6 +7,7 @@
 
 pub mod diff;
 pub mod edit;
+mod entries;
 mod git;
 mod guard;
 mod journal;
@@ -17,6 +18,7 @@ pub mod text;
 mod write;
 
 pub use edit::Edit;
+pub use entries::EntryKind;
 pub use journal::{FileChange, Mark, UndoReport};
 pub use search::{GrepQuery, Listing, Match, Matches};
 pub use text::{Content, Text};

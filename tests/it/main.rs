@@ -11,6 +11,7 @@ mod config;
 mod determinism;
 mod exec;
 mod gguf;
+mod grammar;
 mod hub;
 mod kv;
 mod large;
