@@ -5,7 +5,7 @@
 use super::memory::Ask;
 use super::{Failure, exit};
 use crate::chat::ChatFormat;
-use crate::config::Config;
+use crate::config::{Config, Switch};
 use crate::engine::EngineOptions;
 use crate::engine::backend::BackendKind;
 use crate::engine::gguf::Gguf;
@@ -112,7 +112,10 @@ fn options(config: &Config, located: &Located) -> LocalOptions {
         context: config.settings.ctx,
         format: located.entry.and_then(|entry| entry.format.parse::<ChatFormat>().ok()),
         sampling,
-        decoding: Decoding::default(),
+        decoding: Decoding {
+            masks: config.settings.masks != Some(Switch::Off),
+            drafts: config.settings.drafts != Some(Switch::Off),
+        },
         snapshots: snapshots(config),
     }
 }

@@ -26,6 +26,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "ctx", help: "tokens of context" },
     Key { name: "load", help: "where weights lie: map (in the file) or copy (in memory, huge pages)" },
     Key { name: "snapshots", help: "GB on disk for keys and values of sessions (0: keep none)" },
+    Key { name: "masks", help: "on or off: hold tool calls to their grammar and to the workspace" },
+    Key { name: "drafts", help: "on or off: guess what comes next (faster, and the output is the same)" },
     Key { name: "sandbox", help: "sandbox tier: auto, full, reduced or none" },
     Key { name: "approval_mode", help: "plan, default, auto-edit or yolo" },
     Key { name: "seed", help: "seed of the sampler" },
@@ -47,6 +49,8 @@ pub struct Settings {
     pub load: Option<LoadKind>,
     /// Gigabytes.
     pub snapshots: Option<u64>,
+    pub masks: Option<Switch>,
+    pub drafts: Option<Switch>,
     pub sandbox: SandboxMode,
     pub approval_mode: Option<ApprovalMode>,
     pub seed: Option<u64>,
@@ -84,6 +88,8 @@ choice!(/// Type of the KV cache.
     KvKind { F32 = "f32", F16 = "f16", Q8_0 = "q8_0" });
 choice!(/// Where the weights lie while a model runs.
     LoadKind { Map = "map", Copy = "copy" });
+choice!(/// Something that can be done without, to compare.
+    Switch { On = "on", Off = "off" });
 choice!(/// Which sandbox tier commands run in.
     SandboxMode { Auto = "auto", Full = "full", Reduced = "reduced", None = "none" });
 choice!(/// What runs unasked.
@@ -145,6 +151,8 @@ impl Settings {
             "ctx" => self.ctx = Some(raw.whole(256, 16_777_216)? as usize),
             "load" => self.load = Some(raw.word()?.parse()?),
             "snapshots" => self.snapshots = Some(raw.whole(0, 1_000_000)?),
+            "masks" => self.masks = Some(raw.word()?.parse()?),
+            "drafts" => self.drafts = Some(raw.word()?.parse()?),
             "sandbox" => self.sandbox = raw.word()?.parse()?,
             "approval_mode" => self.approval_mode = Some(raw.word()?.parse()?),
             "seed" => self.seed = Some(raw.whole(0, u64::MAX)?),
@@ -172,6 +180,8 @@ impl Settings {
             "ctx" => self.ctx.map(|n| n.to_string()),
             "load" => self.load.map(|l| l.as_str().to_string()),
             "snapshots" => self.snapshots.map(|gb| gb.to_string()),
+            "masks" => self.masks.map(|s| s.as_str().to_string()),
+            "drafts" => self.drafts.map(|s| s.as_str().to_string()),
             "sandbox" => Some(self.sandbox.as_str().to_string()),
             "approval_mode" => self.approval_mode.map(|m| m.as_str().to_string()),
             "seed" => self.seed.map(|n| n.to_string()),

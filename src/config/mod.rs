@@ -8,7 +8,9 @@ mod dirs;
 mod keys;
 
 pub use dirs::{Dirs, Env};
-pub use keys::{ApprovalMode, BackendChoice, KEYS, Key, KvKind, LoadKind, SandboxMode, Settings, nearest};
+pub use keys::{
+    ApprovalMode, BackendChoice, KEYS, Key, KvKind, LoadKind, SandboxMode, Settings, Switch, nearest,
+};
 
 use keys::Raw;
 use std::collections::BTreeMap;

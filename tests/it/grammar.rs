@@ -146,6 +146,13 @@ const SNIPPETS: &[&str] = &[
     "\n</parameter>\n</function>",
     "</parameter> \n <parameter=",
     "```",
+    "<parameter>",
+    "</param",
+    "</fun",
+    "</parameter>\n",
+    "</parameter></",
+    "<\\/",
+    "\\u000",
     "```json\n{\"name\": \"",
     "\n{\"name\": \"",
     "<tools>",
@@ -156,7 +163,13 @@ const SNIPPETS: &[&str] = &[
 ];
 
 /// Random bytes, snippets and tokens that are admitted; the text when the answer may end after a call, or `None`.
-fn walk(turn: &mut Turn<'_>, tokenizer: &Tokenizer, random: &mut Random, opening: &str) -> Option<String> {
+fn walk(
+    turn: &mut Turn<'_>,
+    tokenizer: &Tokenizer,
+    random: &mut Random,
+    opening: &str,
+    xml: bool,
+) -> Option<String> {
     let mut text = opening.as_bytes().to_vec();
     assert!(turn.push(opening.as_bytes()), "{opening:?} is admitted");
     let tries = |turn: &mut Turn<'_>, text: &mut Vec<u8>, bytes: &[u8]| {
@@ -184,17 +197,10 @@ fn walk(turn: &mut Turn<'_>, tokenizer: &Tokenizer, random: &mut Random, opening
             assert!(tries(turn, &mut text, tokenizer.bytes(id)));
         }
         // In the end what closes a value is tried first.
-        let hurry = step > 200;
-        if hurry {
-            let closes = [
-                "\n</parameter>\n</function>",
-                "\n</parameter>\n<parameter=",
-                "</function>",
-                "\"",
-                "}",
-                "]",
-                "\n```",
-            ];
+        if step > 200 && !turn.is_outside() && random.below(4) > 0 {
+            let closes =
+                ["\n</parameter>\n</function>", "\n</parameter>\n<parameter=", "\"", "}", "]", "\n```"];
+            let closes = if xml { &closes[..5] } else { &closes[2..] };
             if closes.iter().any(|close| tries(turn, &mut text, close.as_bytes())) {
                 continue;
             }
@@ -221,6 +227,7 @@ fn walk(turn: &mut Turn<'_>, tokenizer: &Tokenizer, random: &mut Random, opening
         let fits = tries(turn, &mut text, tokenizer.bytes(id));
         assert!(fits, "the mask admits {:?} after {:?}", tokenizer.bytes(id), String::from_utf8_lossy(&text));
     }
+    assert!(turn.is_outside(), "never ends: {:?}", String::from_utf8_lossy(&text));
     None
 }
 
@@ -274,16 +281,17 @@ fn strict_xml(text: &str) -> Result<Strict, String> {
     Ok(calls)
 }
 
-fn strict_hermes(text: &str) -> Result<Vec<Map<String, Value>>, String> {
+fn strict_hermes(format: ChatFormat, text: &str) -> Result<Vec<Map<String, Value>>, String> {
     let object = |text: &str| -> Result<Map<String, Value>, String> {
         match serde_json::from_str(text) {
             Ok(Value::Object(map)) => Ok(map),
             other => Err(format!("{other:?}: {text:?}")),
         }
     };
-    // After the thinking; what begins with an object or a fence is one.
-    let text = text.split_once("</think>").map_or(text, |(_, rest)| rest);
-    let untagged = text.starts_with('{') || text.starts_with("```");
+    // After the thinking, where there is some; what ends with an object or a fence is one.
+    let thought = text.split_once("</think>").filter(|_| format == ChatFormat::Thinking);
+    let text = thought.map_or(text, |(_, rest)| rest);
+    let untagged = !text.trim_end().ends_with("</tool_call>");
     if let Some(at) = text.find("<tool_call>").filter(|_| !untagged) {
         let mut rest = &text[at..];
         let mut calls = Vec::new();
@@ -346,7 +354,7 @@ fn check(format: ChatFormat, text: &str, specs: &[ToolSpec]) -> Vec<(String, Map
             }
         }
     } else {
-        let strict = strict_hermes(text).unwrap_or_else(|error| panic!("{error} in {text:?}"));
+        let strict = strict_hermes(format, text).unwrap_or_else(|error| panic!("{error} in {text:?}"));
         assert_eq!(strict.len(), calls.len(), "{text:?}");
         for (map, (name, arguments)) in strict.iter().zip(&calls) {
             assert_eq!(map.keys().collect::<Vec<_>>(), ["name", "arguments"], "{text:?}");
@@ -370,6 +378,7 @@ fn openings(format: ChatFormat) -> &'static [&'static str] {
             "{\"name\": \"",
             "```json\n{\n  \"name\": \"odd\",",
             "```\n{\"name\":\"edit\"",
+            "\u{3000}{\"name\": \"",
             "<tool_call>\n{\"name\": \"write_file\"",
         ],
     }
@@ -392,7 +401,9 @@ fn walks(
             let openings = openings(format);
             let opening = openings[number % openings.len()];
             let mut turn = Turn::new(&mut grammar, tokenizer, values);
-            found.extend(walk(&mut turn, tokenizer, &mut random, opening).map(|text| (format, text)));
+            found.extend(
+                walk(&mut turn, tokenizer, &mut random, opening, format.is_xml()).map(|text| (format, text)),
+            );
         }
     }
     found
@@ -406,7 +417,7 @@ proptest! {
         let specs = specs();
         let found = walks(&tokenizer, 30, seed, None);
         let calls: usize = found.iter().map(|(format, text)| check(*format, text, &specs).len()).sum();
-        prop_assert!(found.len() > 50, "{} of 90 walks came to an end", found.len());
+        prop_assert!(found.len() > 70, "{} of 90 walks came to an end", found.len());
         prop_assert!(calls > 50, "{calls} calls");
     }
 }
@@ -425,6 +436,10 @@ fn fill(folder: &Path) {
     );
     write("src/deep/er/crlf.txt", "a\r\nb\r\na\r\nb");
     write("wide é.md", "# \u{201e}é\u{201c} \u{1f600}\n\t\"quoted\" \\n \\\n");
+    write(
+        "src/quoted.md",
+        "a\n<parameter=new_string>\nb\n<parameter=new_string>\n</parameter>\n<parameter=x>\nb\n",
+    );
     write("empty.txt", "");
     write("logo.png", "\u{89}PNG\0\0");
     write(".hidden/x", "x");
@@ -434,12 +449,16 @@ fn fill(folder: &Path) {
 
 fn check_live(workspace: &Workspace, name: &str, arguments: &Map<String, Value>) {
     let text = |key: &str| arguments.get(key).and_then(Value::as_str);
-    let root = workspace.root();
+    // The workspace's own name may lead a path.
+    let own = format!("{}/", workspace.root().file_name().unwrap().to_str().unwrap());
+    let file = |path: &str| workspace.root().join(path.strip_prefix(&own).unwrap_or(path));
     match name {
-        "read_file" => assert!(root.join(text("file_path").unwrap()).is_file(), "{arguments:?}"),
+        "read_file" => assert!(file(text("file_path").unwrap()).is_file(), "{arguments:?}"),
         "edit" => {
             let path = text("file_path").unwrap();
-            let shown = std::fs::read_to_string(root.join(path)).unwrap().replace("\r\n", "\n");
+            let shown = std::fs::read_to_string(file(path))
+                .unwrap_or_else(|error| panic!("{path}: {error}"))
+                .replace("\r\n", "\n");
             let old = text("old_string").unwrap();
             let count = (0..shown.len())
                 .filter(|at| shown.is_char_boundary(*at) && shown[*at..].starts_with(old))
@@ -492,6 +511,96 @@ fn values_are_of_the_workspace() {
     for tool in ["edit", "read_file", "write_file", "list_directory"] {
         assert!(seen.get(tool).copied().unwrap_or(0) > 10, "{tool}: {seen:?}");
     }
+}
+
+/// What is admitted before a call, as an answer that ends there.
+const WORDS: &[&str] = &[
+    "{\"",
+    "{",
+    "}",
+    "{{",
+    "'",
+    "\"",
+    "\u{a0}",
+    "\u{3000}",
+    "\u{2028}",
+    "\u{e9}",
+    "\u{e2}\u{80}",
+    "```",
+    "```json\n",
+    "`",
+    "\n",
+    " ",
+    "name\"",
+    "\"name\": \"",
+    "type\": \"function\"",
+    "arguments\": {}",
+    "\"edit\"",
+    "\"bare\"",
+    ": ",
+    ", ",
+    "<tools>",
+    "<tool",
+    "<think>",
+    "</think>",
+    "<",
+    ">",
+    "\r\n",
+    "x",
+    "\t",
+    "\u{b}",
+    "parameters\"",
+    "function\"",
+    "{\"type\": \"",
+    "\n```json\n{\"name\": \"",
+    "\", \"name\": \"edit\"",
+];
+
+/// An answer that may end while no call is open has none to the parser either: every way in which a call opens to it is
+/// one in which the mask comes on.
+#[test]
+fn words_are_no_call() {
+    let tokenizer = small_tokenizer();
+    let specs = specs();
+    let mut words = 0;
+    for format in FORMATS {
+        let vocabulary = Grammar::vocabulary(&tokenizer, tokenizer.vocab_size());
+        let mut grammar = Grammar::new(format, &specs, None, vocabulary).unwrap();
+        for seed in 0..400 {
+            let mut random = Random(seed);
+            let mut turn = Turn::new(&mut grammar, &tokenizer, None);
+            let mut text = String::new();
+            for _ in 0..60 {
+                let mark = turn.mark();
+                let more = random.one_of(WORDS);
+                if !turn.push(more.as_bytes()) || !turn.is_outside() {
+                    turn.go_back(mark);
+                    continue;
+                }
+                text.push_str(more);
+                let mask = turn.mask();
+                for _ in 0..3 {
+                    let mark = turn.mark();
+                    let id = random.below(tokenizer.vocab_size()) as u32;
+                    if !tokenizer.never_sampled(id) && !tokenizer.is_added(id) {
+                        assert_eq!(turn.push(tokenizer.bytes(id)), mask.contains(id), "{id} after {text:?}");
+                        turn.go_back(mark);
+                    }
+                }
+                if turn.may_stop() {
+                    let parsed = read(format, &text, &specs);
+                    // An open object that names a tool may be taken for a call that was cut off.
+                    let open = |problem: &String| {
+                        problem.starts_with("the call to ") || problem.contains("thinking")
+                    };
+                    let fine = parsed.calls.is_empty() && parsed.problems.iter().all(open);
+                    assert!(fine, "{format}: {parsed:?} in {text:?}");
+                    words += 1;
+                }
+            }
+        }
+    }
+    assert!(words > 10_000, "{words}");
 }
 
 fn admits(format: ChatFormat, values: Option<&dyn LiveValues>, text: &str) -> bool {
@@ -562,7 +671,21 @@ fn calls_as_they_should_be_are_admitted_and_others_are_not() {
         (edit("src/deep/er/crlf.txt", "b\r\na", ""), true, false),
         (edit("src/tags.xml", "x\n</parameter>", ""), true, true),
         (edit("wide é.md", "é\u{201c} \u{1f600}", ""), true, true),
-        (write("new/dir/file.rs", "x </parameter> y\n</parameter>\nz"), true, true),
+        (write("new/dir/file.rs", "x </parameter> y"), true, true),
+        (write("new/dir/file.rs", "x </parameter> y\n</parameter>\nz"), true, false),
+        (write("pom.xml", "<parameter>\nx\n</parameter>\n<parameter>y</parameter>\nz"), true, true),
+        (write("x", "a</parameter>\u{a0}\nb"), true, false),
+        (write("x", "a</parameter>\u{a0}b"), true, true),
+        (write("x", "a\n</function>\nb"), true, false),
+        (write("x", "<function>\na\n</function>\nb"), true, true),
+        (write("x", "a\n</tool_call>\nb"), true, false),
+        (write("x", "a </tool_call> b"), true, true),
+        (write("out", "x"), true, false),
+        (write("outer", "x"), true, true),
+        (xml("<function=list_directory>\n<parameter=path>\n./\n</parameter>\n</function>"), true, true),
+        (xml("<function=list_directory>\n<parameter=path>\n\n</parameter>\n</function>"), true, false),
+        (edit("src/quoted.md", "<parameter=new_string", ""), true, false),
+        (edit("src/quoted.md", "a\n", ""), true, true),
         (write("../x", "x"), true, false),
         (write("src/../../x", "x"), true, false),
         (write("/etc/x", "x"), true, false),
@@ -611,7 +734,29 @@ fn calls_as_they_should_be_are_admitted_and_others_are_not() {
             true,
         ),
         (hermes("{\"name\": \"edit\", \"arguments\": {\"old_string\": \"x\""), true, false),
+        (
+            hermes(
+                "{\"name\": \"edit\", \"arguments\": {\"file_path\": \"src/a.rs\", \"old_string\": \"fn main() {\\u000a\", \"new_string\": \"\"}}",
+            ),
+            true,
+            true,
+        ),
+        (
+            hermes(
+                "{\"name\": \"edit\", \"arguments\": {\"file_path\": \"src/a.rs\", \"old_string\": \"\\u0066n main\", \"new_string\": \"\"}}",
+            ),
+            true,
+            false,
+        ),
         ("{\"name\": \"git_status\", \"arguments\": {}}".into(), false, true),
+        ("\u{a0}{ \"name\": \"git_status\", \"arguments\": {}}".into(), false, true),
+        ("{\u{3000}\"name\": \"git_status\", \"arguments\": {}}".into(), false, false),
+        ("{\u{b}\"name\"".into(), false, false),
+        ("{\"type\": \"object\", \"edits\": 1}\n".into(), false, true),
+        ("{\"type\": \"function\", \"name\": \"edit\"}".into(), false, false),
+        ("```\n{\"name\": \"x\", \"function\": {\"name\": 'edit'}}\n```".into(), false, false),
+        ("\u{2003}{\"name\": \"my-app\"".into(), false, false),
+        ("\u{2003}\u{e9}{\"name\": \"my-app\"".into(), false, true),
         ("{\"name\": \"my-app\", \"version\": \"1\"}".into(), false, false),
         (
             "Here:\n```json\n{\n  \"name\": \"my-app\",\n  \"version\": {\"a\": 1}\n}\n```\nThat is all."

@@ -7,9 +7,25 @@ use super::live::Rule;
 use super::live::Value;
 use super::machine::{At, Literal, Machine, State, Style, Text, is_blank, matched};
 use super::names::Pick;
+use super::utf8::{Wide, WideStep};
 
 /// White space between two marks, where it is free.
 const MOST_SPACE: u8 = 48;
+
+/// How much of a tag's beginning has come; `None` at its end. In an object that is not closed a call would be read or
+/// not for what follows: it waits.
+fn begun(tag: u8, byte: u8) -> Option<u8> {
+    match matched(OPENS, tag, byte) {
+        Some(true) => None,
+        Some(false) => Some(tag + 1),
+        None => Some(u8::from(byte == b'<')),
+    }
+}
+
+/// White space that is none in JSON.
+fn is_strange(byte: u8) -> bool {
+    matches!(byte, 0x0b | 0x0c)
+}
 
 /// Before a mark of the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,6 +85,9 @@ enum Part {
         double: bool,
         moved: bool,
         line: bool,
+        wide: Wide,
+        /// White space came that is none in JSON.
+        strange: bool,
     },
     /// In the first key: its number in `KEYS` and how much came. `odd`: not as a call is written.
     Key {
@@ -85,6 +104,7 @@ enum Part {
     /// In a name that is no tool's, and to the key after it.
     OtherName {
         escaped: bool,
+        tag: u8,
     },
     OtherComma,
     OtherQuote,
@@ -92,25 +112,48 @@ enum Part {
         number: u8,
         came: u8,
     },
-    /// Text to the last brace.
+    /// Text to the last brace. No string in it is the name of a tool: the parser finds calls in more shapes than ours.
     Rest {
         depth: u8,
         quote: u8,
         escaped: bool,
         tag: u8,
+        name: Option<Pick>,
     },
 }
 
+/// What `<tool_call>` and `<tools>` begin with.
+const OPENS: &[u8] = b"<tool";
 const KEYS: [&[u8]; 5] = [b"name", b"arguments", b"parameters", b"type", b"function"];
 
 impl Object {
     pub fn new(fenced: bool) -> Self {
-        Self { fenced, part: Part::Brace { double: false, moved: false, line: false } }
+        Self {
+            fenced,
+            part: Part::Brace {
+                double: false,
+                moved: false,
+                line: false,
+                wide: Wide::default(),
+                strange: false,
+            },
+        }
     }
 
     /// It must become a call: a bare object with a name is one.
     pub fn is_call(&self) -> bool {
         !self.fenced && matches!(self.part, Part::Colon { .. } | Part::Name(_))
+    }
+
+    /// What is refused here holds a brace, a quote, a backtick or `<`, or begins with a byte given.
+    pub fn is_free(&self) -> Option<Vec<u8>> {
+        match self.part {
+            Part::Rest { tag, .. } | Part::OtherName { tag, .. } if tag > 0 => {
+                Some(vec![OPENS[usize::from(tag)]])
+            }
+            _ if self.is_call() => None,
+            _ => Some(Vec::new()),
+        }
     }
 }
 
@@ -118,15 +161,26 @@ impl Machine<'_> {
     pub(super) fn object(&self, state: &State, object: Object, byte: u8) -> Option<State> {
         let to = |part: Part| Some(state.to(At::Text(Text::Object(Object { part, ..object }))));
         let text = |line: bool| self.again(state, Text::Plain(line), byte);
-        let rest = |quote: u8| Part::Rest { depth: 1, quote, escaped: false, tag: 0 };
+        let rest = |quote: u8| Part::Rest { depth: 1, quote, escaped: false, tag: 0, name: None };
         let as_rest = |quote: u8| self.object(state, Object { part: rest(quote), ..object }, byte);
         match object.part {
-            Part::Brace { double, moved, line } => match byte {
-                b'{' if !double && !moved => to(Part::Brace { double: true, moved, line }),
-                b'"' | b'\'' => {
-                    to(Part::Key { quote: byte, odd: double || byte == b'\'', number: 0, came: 0 })
+            Part::Brace { double, moved, line, wide, strange } => match (byte, wide.step(byte)) {
+                (_, WideStep::On(wide)) => to(Part::Brace { double, moved: true, line, wide, strange }),
+                (_, WideStep::Blank) => {
+                    to(Part::Brace { double, moved: true, line, wide: Wide::default(), strange: true })
                 }
-                _ if is_blank(byte) => to(Part::Brace { double, moved: true, line: line || byte == b'\n' }),
+                _ if wide != Wide::default() => text(false),
+                (b'{', _) if !double && !moved => {
+                    to(Part::Brace { double: true, moved, line, wide, strange })
+                }
+                (b'"' | b'\'', _) => {
+                    let odd = double || strange || byte == b'\'';
+                    to(Part::Key { quote: byte, odd, number: 0, came: 0 })
+                }
+                _ if is_blank(byte) => {
+                    let (line, strange) = (line || byte == b'\n', strange || is_strange(byte));
+                    to(Part::Brace { double, moved: true, line, wide, strange })
+                }
                 _ => text(line),
             },
             Part::Key { quote, odd, number, came } => {
@@ -155,6 +209,7 @@ impl Machine<'_> {
             Part::Colon { came } => match byte {
                 b':' if !came => to(Part::Colon { came: true }),
                 b'"' if came => to(Part::Name(self.rules.tool_names.start())),
+                _ if is_strange(byte) => None,
                 _ if is_blank(byte) => to(Part::Colon { came }),
                 _ if object.fenced => as_rest(0),
                 _ => None,
@@ -172,18 +227,21 @@ impl Machine<'_> {
                     Some(next) => to(Part::Name(next)),
                     None if object.fenced => self.object(
                         state,
-                        Object { part: Part::OtherName { escaped: false }, ..object },
+                        Object { part: Part::OtherName { escaped: false, tag: 0 }, ..object },
                         byte,
                     ),
                     None => None,
                 }
             }
-            Part::OtherName { escaped } => match byte {
-                _ if escaped => to(Part::OtherName { escaped: false }),
-                b'\\' => to(Part::OtherName { escaped: true }),
-                b'"' => to(Part::OtherComma),
-                _ => to(Part::OtherName { escaped: false }),
-            },
+            Part::OtherName { escaped, tag } => {
+                let tag = begun(tag, byte)?;
+                match byte {
+                    _ if escaped => to(Part::OtherName { escaped: false, tag }),
+                    b'\\' => to(Part::OtherName { escaped: true, tag }),
+                    b'"' => to(Part::OtherComma),
+                    _ => to(Part::OtherName { escaped: false, tag }),
+                }
+            }
             Part::OtherComma => match byte {
                 b',' => to(Part::OtherQuote),
                 _ if is_blank(byte) => to(Part::OtherComma),
@@ -208,24 +266,25 @@ impl Machine<'_> {
                     None => as_rest(b'"'),
                 }
             }
-            Part::Rest { depth, quote, escaped, tag } => {
-                // A call in an object that is not closed would be read or not for what follows: it waits.
-                let tag = match matched(b"<tool_call>", tag, byte) {
-                    Some(true) => return None,
-                    Some(false) => tag + 1,
-                    None => u8::from(byte == b'<'),
+            Part::Rest { depth, quote, escaped, tag, name } => {
+                let tag = begun(tag, byte)?;
+                let names = &self.rules.tool_names;
+                let on = |depth: u8, quote: u8, escaped: bool, name: Option<Pick>| {
+                    to(Part::Rest { depth, quote, escaped, tag, name })
                 };
-                let on = |depth: u8, quote: u8, escaped: bool| to(Part::Rest { depth, quote, escaped, tag });
                 match (quote, byte) {
-                    (1.., _) if escaped => on(depth, quote, false),
-                    (1.., b'\\') => on(depth, quote, true),
-                    (1.., _) if byte == quote => on(depth, 0, false),
-                    (1.., _) => on(depth, quote, false),
-                    (0, b'"' | b'\'') => on(depth, byte, false),
-                    (0, b'{') => on(depth.checked_add(1)?, 0, false),
+                    (1.., _) if escaped => on(depth, quote, false, None),
+                    (1.., b'\\') => on(depth, quote, true, None),
+                    (1.., _) if byte == quote && name.and_then(|pick| names.exact(pick)).is_some() => None,
+                    (1.., _) if byte == quote => on(depth, 0, false, None),
+                    (1.., _) => {
+                        on(depth, quote, false, name.and_then(|pick| names.step(pick, byte, |_| true)))
+                    }
+                    (0, b'"' | b'\'') => on(depth, byte, false, Some(names.start())),
+                    (0, b'{') => on(depth.checked_add(1)?, 0, false, None),
                     (0, b'}') if depth <= 1 => Some(state.to(At::Text(Text::Plain(false)))),
-                    (0, b'}') => on(depth - 1, 0, false),
-                    (0, _) => on(depth, 0, false),
+                    (0, b'}') => on(depth - 1, 0, false, None),
+                    (0, _) => on(depth, 0, false, None),
                 }
             }
         }
@@ -252,7 +311,7 @@ impl Machine<'_> {
         }
         let to = |mark: Mark| Some(state.to(At::Spot(Spot::at(mark))));
         let tool = self.called(state)?;
-        let more = || (0..tool.parameters.len() as u16).any(|n| Self::may_give(tool, state, n));
+        let more = || Self::may_give_any(tool, state);
         match (spot.mark, byte) {
             (Mark::NameComma, b',') => to(Mark::ArgumentsKey),
             (Mark::ArgumentsKey, _) => match matched(b"\"arguments\"", spot.came, byte)? {

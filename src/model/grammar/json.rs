@@ -116,6 +116,10 @@ pub struct Json {
     pub count: bool,
     /// The outermost value is `true`.
     pub truth: bool,
+    /// It stands between the tags of an XML call: a string of it holds no closing tag, which JSON can write as `<\/`.
+    pub in_xml: bool,
+    /// A `<` stands right before.
+    angle: bool,
 }
 
 /// What a byte did.
@@ -154,6 +158,8 @@ impl Json {
             everywhere: false,
             count: false,
             truth: false,
+            in_xml: false,
+            angle: false,
         }
     }
 
@@ -171,10 +177,12 @@ impl Json {
         self.depth == 0 && self.at == At::Text(Escape::None)
     }
 
-    /// Any text that has no telling byte may follow.
-    pub fn is_free(&self) -> bool {
+    /// Any text that has no telling byte may follow, but for what begins with one of the bytes given.
+    pub fn is_free(&self) -> Option<Vec<u8>> {
         let inner = self.depth > 0 || self.text == Value::Free;
-        self.at == At::Text(Escape::None) && inner && self.utf8.is_whole()
+        let in_text = matches!(self.at, At::Text(Escape::None) | At::OtherKey(Escape::None));
+        let slash = if self.angle { vec![b'/'] } else { Vec::new() };
+        (in_text && inner && self.utf8.is_whole()).then_some(slash)
     }
 
     fn frame(&mut self) -> Option<&mut Frame> {
@@ -190,6 +198,10 @@ impl Json {
     }
 
     pub fn step(mut self, nodes: &Nodes, live: Option<&Live<'_>>, byte: u8) -> Step {
+        if self.angle && byte == b'/' {
+            return Step::Refused;
+        }
+        self.angle = self.in_xml && byte == b'<';
         if let At::Number(number) = self.at {
             if let Some(number) = number.step(nodes.get(self.node), byte, self.count) {
                 self.at = At::Number(number);
@@ -255,6 +267,9 @@ impl Json {
                 InText::On(escape, decoded) => {
                     if self.depth == 0 && self.text != Value::Free {
                         self.text = follow(self.text, live?, decoded)?;
+                        if !can_end(escape, self.text, live?) {
+                            return None;
+                        }
                     }
                     self.at = At::Text(escape);
                     Some(self)
@@ -452,6 +467,19 @@ fn follow(text: Value, live: &Live<'_>, decoded: Option<Decoded>) -> Option<Valu
         Some(Decoded::Char(c)) => {
             let mut bytes = [0; 4];
             c.encode_utf8(&mut bytes).bytes().try_fold(text, |text, byte| live.step(text, byte))
+        }
+    }
+}
+
+/// Does the open escape of a text that is held to something come to a byte that may follow?
+fn can_end(escape: Escape, text: Value, live: &Live<'_>) -> bool {
+    let fits = |byte: u8| live.step(text, byte).is_some();
+    match escape {
+        Escape::None => true,
+        Escape::Backslash => b"\"\\/".iter().any(|byte| fits(*byte)) || (0..0x20).any(fits),
+        // Only control characters need their number.
+        Escape::Hex(came, value) => {
+            (0..0x20).any(|c| u32::from(c) >> (4 * (4 - came)) == u32::from(value) && fits(c))
         }
     }
 }

@@ -7,8 +7,8 @@ use super::json::Json;
 use super::live::{Live, Rule, Value};
 use super::names::{Names, Pick};
 use super::schema::{NodeId, Nodes};
-use super::trie::Automaton;
-use super::utf8::Utf8;
+use super::trie::{Automaton, Kind};
+use super::utf8::{Utf8, Wide, WideStep};
 use super::xml::{self, Content};
 
 /// A tool as calls of it are written.
@@ -87,8 +87,19 @@ pub(super) enum Text {
     FenceGap,
     /// `<tools>`, then white space or backticks; no object may follow.
     ListTag(u8),
+    /// What may be white space beyond ASCII, and where it leads back to if it is.
+    Wide(Wide, Before),
     /// An object that may be a call without its tag.
     Object(hermes::Object),
+}
+
+/// Where white space changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Before {
+    Answer,
+    Line,
+    Fenced,
+    List,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,7 +151,6 @@ pub struct State {
     /// The file that the call's path names.
     pub(super) file: Option<u16>,
     pub(super) everywhere: bool,
-    pub(super) value: Value,
     pub(super) json: Option<Json>,
     pub(super) utf8: Utf8,
 }
@@ -164,7 +174,6 @@ impl State {
             given: 0,
             file: None,
             everywhere: false,
-            value: Value::Free,
             json: None,
             utf8: Utf8::default(),
         }
@@ -194,23 +203,24 @@ impl State {
         matches!(self.at, At::Text(Text::Object(object)) if object.is_call())
     }
 
-    /// Every text without a telling byte may follow.
-    pub fn is_free(&self) -> bool {
-        match self.at {
-            At::Off | At::Think(0) | At::Text(Text::Plain(_)) => true,
-            At::Content(content) => content.is_free() && self.utf8.is_whole(),
-            At::Argument | At::Typed => self.json.is_some_and(|json| json.is_free()),
-            _ => false,
-        }
-    }
-
-    /// As `is_free`, but for texts that begin with one of these bytes, which go on with a tag.
-    pub fn is_free_but(&self, xml: bool) -> Option<Vec<u8>> {
+    /// Where the answer is in free text: the bytes that mean something there are those of this kind, and every text
+    /// without them may follow, but for texts that begin with one of the bytes given, which go on with a tag.
+    pub fn is_free(&self, xml: bool) -> Option<(Kind, Vec<u8>)> {
+        let kind = if xml { Kind::Tags } else { Kind::Objects };
         let tags = if xml { XML_TAGS } else { HERMES_TAGS };
+        let free = Some((kind, Vec::new()));
         match self.at {
-            At::Text(Text::Tag(number, came)) => Some(continuations(&tags, number, came)),
-            At::Content(content) if self.utf8.is_whole() => content.is_free_but(),
-            At::Think(came @ 1..) => Some(continuations(&[THINK_END], 0, came)),
+            At::Off | At::Start(0) | At::Think(0) => free,
+            // `<` alone, so that these agree so far, and what of the tags goes on from there.
+            At::Start(came) => Some((kind, continuations(&[THINK, tags[0], tags[1]], 0, came))),
+            At::Think(came) => Some((kind, continuations(&[THINK_END], 0, came))),
+            At::Text(Text::Tag(number, came)) => Some((kind, continuations(&tags, number, came))),
+            At::Text(Text::Object(object)) => object.is_free().map(|tag| (kind, tag)),
+            At::Text(_) => free,
+            At::Content(content) if self.utf8.is_whole() => content.is_free(),
+            At::Argument | At::Typed => {
+                self.json.and_then(|json| json.is_free()).map(|tag| (Kind::Strings, tag))
+            }
             _ => None,
         }
     }
@@ -218,7 +228,6 @@ impl State {
     /// What comes may depend on the workspace.
     pub fn is_live(&self) -> bool {
         self.file.is_some()
-            || self.value != Value::Free
             || matches!(self.at, At::Content(content) if content.is_live())
             || self.json.is_some_and(|json| json.text != Value::Free)
     }
@@ -300,6 +309,9 @@ impl Machine<'_> {
             Some(true) => return Some(state.to(At::Think(0))),
             Some(false) => return Some(state.to(At::Start(came + 1))),
             None if came == 0 && is_blank(byte) => return Some(*state),
+            None if came == 0 && Wide::may_begin(byte) => {
+                return self.text(state, Text::Wide(Wide::default(), Before::Answer), byte);
+            }
             None => {}
         }
         // Text after all: what looked like the tag is read again as such.
@@ -326,6 +338,9 @@ impl Machine<'_> {
         match text {
             Text::Plain(_) if byte == b'<' => to(Text::Tag(0, 1)),
             Text::Plain(line) if is_blank(byte) => to(Text::Plain(line || byte == b'\n')),
+            Text::Plain(true) if !self.rules.xml && Wide::may_begin(byte) => {
+                self.text(state, Text::Wide(Wide::default(), Before::Line), byte)
+            }
             Text::Plain(true) if !self.rules.xml && byte == b'`' => to(Text::Ticks(1)),
             Text::Plain(true) if !self.rules.xml && byte == b'{' => {
                 to(Text::Object(hermes::Object::new(false)))
@@ -367,6 +382,9 @@ impl Machine<'_> {
             Text::FenceGap => match byte {
                 b'{' => to(Text::Object(hermes::Object::new(true))),
                 _ if is_blank(byte) => to(Text::FenceGap),
+                _ if Wide::may_begin(byte) => {
+                    self.text(state, Text::Wide(Wide::default(), Before::Fenced), byte)
+                }
                 _ => self.text(state, Text::Plain(true), byte),
             },
             Text::ListTag(ticks) => match byte {
@@ -374,7 +392,18 @@ impl Machine<'_> {
                 b'`' if ticks == 2 => None,
                 b'`' => to(Text::ListTag(ticks + 1)),
                 _ if is_blank(byte) && ticks == 0 => to(Text::ListTag(0)),
+                _ if Wide::may_begin(byte) && ticks == 0 => {
+                    self.text(state, Text::Wide(Wide::default(), Before::List), byte)
+                }
                 _ => self.text(state, Text::Plain(false), byte),
+            },
+            Text::Wide(wide, before) => match (wide.step(byte), before) {
+                (WideStep::On(wide), _) => to(Text::Wide(wide, before)),
+                (WideStep::No, _) => self.text(state, Text::Plain(false), byte),
+                (WideStep::Blank, Before::Answer) => Some(state.to(At::Start(0))),
+                (WideStep::Blank, Before::Line) => to(Text::Plain(true)),
+                (WideStep::Blank, Before::Fenced) => to(Text::FenceGap),
+                (WideStep::Blank, Before::List) => to(Text::ListTag(0)),
             },
             Text::Object(object) => self.object(state, object, byte),
             Text::Ticks(_) => self.text(state, Text::Plain(false), byte),
@@ -422,6 +451,11 @@ impl Machine<'_> {
         parameter.is_some_and(|p| !given(number) && p.after.is_none_or(given))
     }
 
+    /// May any parameter come now?
+    pub(super) fn may_give_any(tool: &Tool, state: &State) -> bool {
+        (0..tool.parameters.len() as u16).any(|number| Self::may_give(tool, state, number))
+    }
+
     pub(super) fn may_close(&self, state: &State) -> bool {
         self.called(state).is_some_and(|tool| tool.required & !state.given == 0)
     }
@@ -438,7 +472,7 @@ impl Machine<'_> {
 
     /// The state after the value of the current parameter, which was `value`.
     pub(super) fn given(&self, state: &State, value: Value, flag: bool) -> State {
-        let mut next = State { value: Value::Free, json: None, utf8: Utf8::default(), ..*state };
+        let mut next = State { json: None, utf8: Utf8::default(), ..*state };
         next.given |= 1 << state.parameter;
         let rule = self.current(state).map(|p| p.rule).unwrap_or_default();
         if rule == Rule::Edited

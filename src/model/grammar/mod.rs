@@ -194,15 +194,14 @@ impl<'a> Turn<'a> {
         }
         let vocabulary = self.grammar.vocabulary.clone();
         let machine = self.machine();
-        let tag =
-            if self.state.is_free() { Some(Vec::new()) } else { self.state.is_free_but(machine.rules.xml) };
         let mut mask;
-        if let Some(tag) = tag {
-            mask = vocabulary.plain.clone();
+        if let Some((kind, tag)) = self.state.is_free(machine.rules.xml) {
+            let split = vocabulary.split(kind);
+            mask = split.plain.clone();
             tag.iter().for_each(|first| vocabulary.all.walk_after(&machine, self.state, &mut mask, *first));
-            vocabulary.telling.walk(&machine, self.state, &mut mask);
+            split.telling.walk(&machine, self.state, &mut mask);
         } else {
-            mask = TokenMask::none(vocabulary.plain.len());
+            mask = TokenMask::none(vocabulary.logits());
             vocabulary.all.walk(&machine, self.state, &mut mask);
         }
         if self.state.may_stop() {
@@ -287,7 +286,7 @@ impl<'a> Turn<'a> {
 /// The one byte that may come, if it is one.
 fn only(machine: &Machine<'_>, state: &State) -> Option<(u8, State)> {
     let mut found = None;
-    if state.is_free() {
+    if state.is_free(machine.rules.xml).is_some() {
         return None;
     }
     for byte in 0..=u8::MAX {

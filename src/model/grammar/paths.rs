@@ -34,6 +34,7 @@ struct Component {
 /// Names that tools may not write, in small letters.
 const KEPT: [&[u8]; 3] = [b".git", b".qwright", b"git~1"];
 const OFF: u8 = u8::MAX;
+/// Bytes of a new name.
 const MAX_NAME: u16 = 200;
 
 impl Component {
@@ -86,7 +87,7 @@ pub struct Paths {
 }
 
 /// Directories looked into for a file before one is taken to hold some.
-const LOOKS: usize = 64;
+const LOOKS: usize = 1000;
 
 impl Paths {
     /// The start of a path: the workspace, and the other spellings that lead to it.
@@ -140,7 +141,9 @@ impl Paths {
         let entries = live.entries(name).into_iter();
         let named =
             |entry: Entry| Named { name: entry.name.into_bytes().into(), kind: entry.kind, leads_to: None };
-        entries.map(named).filter(|entry| !entry.name.is_empty()).collect()
+        // A name with `<` might hold a tag of the call.
+        let fine = |entry: &Named| !entry.name.is_empty() && !entry.name.contains(&b'<');
+        entries.map(named).filter(fine).collect()
     }
 
     fn directory(&self, live: &dyn LiveValues, name: &str) -> u32 {
@@ -239,9 +242,6 @@ impl Paths {
             return self.descend(live, place, &directory, rule);
         }
         let component = place.component.step(byte);
-        if place.depth >= MAX_NAME {
-            return None;
-        }
         let mut next = Place { depth: place.depth + 1, component, ..place };
         if !place.new {
             let entries = &directory.entries[place.from as usize..place.to as usize];
@@ -250,14 +250,22 @@ impl Paths {
             let end = entries.partition_point(|entry| entry.name.get(at) <= Some(&byte));
             next.from = place.from + start as u32;
             next.to = place.from + end as u32;
-            if entries[start..end].iter().any(|entry| self.offers(live, &directory, entry, rule)) {
+            let entries = &entries[start..end];
+            // What is there and closed is no new name, but others may begin with its own.
+            let begins_new = rule == Rule::New
+                && !entries.is_empty()
+                && directory.name.is_some()
+                && place.depth < MAX_NAME / 2;
+            if begins_new || entries.iter().any(|entry| self.offers(live, &directory, entry, rule)) {
                 return Some(next);
             }
         }
         // Only what is written may be new, and only in a real directory.
-        let may_be_new = rule == Rule::New && directory.name.is_some();
+        let may_be_new = rule == Rule::New && directory.name.is_some() && place.depth < MAX_NAME;
         let fine = !(place.depth == 0 && byte == b' ') && !matches!(byte, b'<' | b'>' | b'|' | b'?' | b'*');
-        (may_be_new && fine).then_some(Place { new: true, ..next })
+        // The last bytes are such that the name can end with them.
+        let last = place.depth + 4 >= MAX_NAME && (byte == b' ' || byte == b'.' || byte >= 0xc0);
+        (may_be_new && fine && !last).then_some(Place { new: true, ..next })
     }
 
     /// At the slash after a component.
@@ -289,9 +297,11 @@ impl Paths {
         let Some(directory) = self.get(place.directory) else { return false };
         if place.depth == 0 {
             // After a slash: a directory that is there.
+            let start = self.known.borrow().get("\0start").copied();
             return matches!(rule, Rule::Directory | Rule::Any)
                 && !place.fresh_directory
-                && directory.name.as_deref().is_some_and(|name| !name.is_empty());
+                && directory.name.is_some()
+                && start != Some(place.directory);
         }
         match exact(&directory, place) {
             Some(entry) => match (entry.kind, rule) {

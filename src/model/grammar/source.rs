@@ -20,6 +20,7 @@ type Part = (u8, u32, u32);
 #[derive(Debug)]
 pub struct Source {
     text: String,
+    has_tags: bool,
     parted: RefCell<Parted>,
 }
 
@@ -38,11 +39,21 @@ impl Source {
         // A substring begins with a whole character.
         let order = (0..u32::MAX).zip(text.bytes()).filter(|(_, b)| b & 0xc0 != 0x80).map(|(at, _)| at);
         let order = order.collect();
-        Self { parted: RefCell::new(Parted { order, parts: HashMap::new(), scratch: Vec::new() }), text }
+        let has_tags = super::xml::has_tags(&text);
+        Self {
+            has_tags,
+            parted: RefCell::new(Parted { order, parts: HashMap::new(), scratch: Vec::new() }),
+            text,
+        }
     }
 
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether tags of a call stand in it.
+    pub fn has_tags(&self) -> bool {
+        self.has_tags
     }
 
     pub fn start(&self) -> Span {
@@ -63,6 +74,11 @@ impl Source {
         let found = parts.binary_search_by_key(&byte, |(byte, ..)| *byte).ok()?;
         let (_, from, to) = parts[found];
         Some(next(from, to))
+    }
+
+    /// The bytes that go on from it.
+    pub fn next(&self, span: Span) -> Vec<u8> {
+        self.parted.borrow_mut().parts(self.text.as_bytes(), span).iter().map(|(byte, ..)| *byte).collect()
     }
 
     /// At how many places it stands.

@@ -115,24 +115,55 @@ impl Trie {
     }
 }
 
-/// The vocabulary in two parts: what holds a byte that means something to a grammar of calls, and the rest.
+/// Free text by what means something in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Tags.
+    Tags,
+    /// After a tag: the end of the line too.
+    Lines,
+    /// Tags, and objects that may be calls.
+    Objects,
+    /// What ends a JSON string or may not stand in it.
+    Strings,
+}
+
+impl Kind {
+    const ALL: [Kind; 4] = [Kind::Tags, Kind::Lines, Kind::Objects, Kind::Strings];
+
+    /// Bytes at which an automaton over text of this kind may change its mind.
+    fn is_telling(self, byte: u8) -> bool {
+        byte == b'<'
+            || match self {
+                Kind::Tags => false,
+                Kind::Lines => byte == b'\n',
+                Kind::Objects => matches!(byte, b'{' | b'`' | b'"' | b'\'' | 0x0b | 0x0c),
+                Kind::Strings => byte < 0x20 || matches!(byte, b'"' | b'\\'),
+            }
+    }
+}
+
+/// The vocabulary in two parts.
 #[derive(Debug)]
-pub struct Vocabulary {
-    /// Every token that may be part of a text, and the tags of a call.
-    pub all: Trie,
-    /// Of these, the ones that hold a telling byte or do not begin with a whole character.
+pub struct Split {
+    /// Tokens that hold a telling byte or are not whole characters.
     pub telling: Trie,
     /// The others: where all text may come, all of these may.
     pub plain: TokenMask,
 }
 
+/// The vocabulary as masks need it.
+#[derive(Debug)]
+pub struct Vocabulary {
+    /// Every token that may be part of a text, and the tags of a call.
+    pub all: Trie,
+    /// For each kind of free text, in the order of `Kind::ALL`.
+    splits: [Split; 4],
+    logits: usize,
+}
+
 /// Added tokens that are written in an answer: the others are no part of a text.
 const TAGS: [&str; 4] = ["<tool_call>", "</tool_call>", "<think>", "</think>"];
-
-/// Bytes at which an automaton over free text may change its mind.
-pub fn is_telling(byte: u8) -> bool {
-    byte < 0x20 || matches!(byte, b'<' | b'"' | b'\\' | b'{' | b'`')
-}
 
 impl Vocabulary {
     /// `logits`: as many as the model has.
@@ -143,16 +174,28 @@ impl Vocabulary {
             .filter(|id| !tokenizer.never_sampled(*id) && (tags.contains(id) || !tokenizer.is_added(*id)))
             .map(|id| (id, tokenizer.bytes(id)))
             .collect();
-        let mut plain = TokenMask::none(logits);
-        let mut telling = Vec::new();
-        for &(id, bytes) in &text {
-            if bytes.iter().any(|&byte| is_telling(byte)) || std::str::from_utf8(bytes).is_err() {
-                telling.push((id, bytes));
-            } else {
-                plain.allow(id);
+        let splits = Kind::ALL.map(|kind| {
+            let mut plain = TokenMask::none(logits);
+            let mut telling = Vec::new();
+            for &(id, bytes) in &text {
+                if bytes.iter().any(|&byte| kind.is_telling(byte)) || std::str::from_utf8(bytes).is_err() {
+                    telling.push((id, bytes));
+                } else {
+                    plain.allow(id);
+                }
             }
-        }
-        Self { all: Trie::new(text), telling: Trie::new(telling), plain }
+            Split { telling: Trie::new(telling), plain }
+        });
+        Self { all: Trie::new(text), splits, logits }
+    }
+
+    pub fn split(&self, kind: Kind) -> &Split {
+        &self.splits[kind as usize]
+    }
+
+    /// Tokens that a mask speaks of.
+    pub fn logits(&self) -> usize {
+        self.logits
     }
 }
 

@@ -37,9 +37,60 @@ impl Utf8 {
     }
 }
 
+/// White space beyond ASCII, which is white space to the parsers too: the bytes of it that came, none at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Wide([u8; 2]);
+
+pub enum WideStep {
+    On(Wide),
+    Blank,
+    /// It is another character.
+    No,
+}
+
+impl Wide {
+    pub fn step(self, byte: u8) -> WideStep {
+        match (self.0, byte) {
+            ([0, _], 0xc2 | 0xe1..=0xe3) => WideStep::On(Self([byte, 0])),
+            ([0xe1, 0], 0x9a) | ([0xe2, 0], 0x80 | 0x81) | ([0xe3, 0], 0x80) => {
+                WideStep::On(Self([self.0[0], byte]))
+            }
+            ([0xc2, 0], 0x85 | 0xa0)
+            | ([0xe1, 0x9a], 0x80)
+            | ([0xe2, 0x80], 0x80..=0x8a | 0xa8 | 0xa9 | 0xaf)
+            | ([0xe2, 0x81], 0x9f)
+            | ([0xe3, 0x80], 0x80) => WideStep::Blank,
+            _ => WideStep::No,
+        }
+    }
+
+    /// Could a character that begins with `byte` be one?
+    pub fn may_begin(byte: u8) -> bool {
+        matches!(Self::default().step(byte), WideStep::On(_))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wide_blanks_are_those_of_the_standard_library() {
+        for c in (0x80..=0x10_ffff).filter_map(char::from_u32) {
+            let mut wide = Some(Wide::default());
+            let mut blank = false;
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                wide = match wide.map(|wide| wide.step(byte)) {
+                    Some(WideStep::On(wide)) => Some(wide),
+                    step => {
+                        blank = matches!(step, Some(WideStep::Blank));
+                        None
+                    }
+                };
+            }
+            assert_eq!(blank, c.is_whitespace(), "{c:?}");
+        }
+    }
 
     #[test]
     fn two_and_three_bytes_are_text_exactly_where_the_standard_library_says_so() {

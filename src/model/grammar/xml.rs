@@ -1,11 +1,17 @@
 //! The XML calls of Qwen3-Coder. What is hard here is where a value ends: its text is not escaped, so the automaton
 //! follows the parser's rule of what closes a value and what is part of it, and refuses a text that the parser would
-//! not give back. A value that is held to the workspace must also be closed in the one canonical way.
+//! not give back. Beyond that rule, what looks like the end of a value is one: after a line that ends in
+//! `</parameter>` the call goes on, and no line begins with the end of a call, unless the text itself opened such an
+//! element. A value that is held to the workspace must also be closed in the one canonical way.
 
 use super::json::{Json, Step};
 use super::live::{Rule, Value};
 use super::machine::{At, Literal, Machine, State, continuations, is_blank, matched};
 use super::names::Pick;
+use super::source::{Source, Span};
+use super::trie::Kind;
+use super::utf8::{Wide, WideStep};
+use std::rc::Rc;
 
 /// Before `<parameter=` or `</function>`: so much of either came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -17,9 +23,23 @@ pub struct Between {
 const PARAMETER: &[u8] = b"<parameter=";
 const FUNCTION_CLOSE: &[u8] = b"</function>";
 
-/// Tags that mean something within a value.
-const TAGS: [&[u8]; 6] =
-    [b"</parameter>", b"</function>", b"</tool_call>", b"<parameter=", b"<function=", b"<tool_call>"];
+/// Tags that mean something within a value; the last ones only open an element of the text itself.
+const TAGS: [&[u8]; 10] = [
+    b"</parameter>",
+    b"</function>",
+    b"</tool_call>",
+    b"<parameter=",
+    b"<function=",
+    b"<tool_call>",
+    b"<parameter>",
+    b"<parameter ",
+    b"<function>",
+    b"<function ",
+];
+/// States that are looked at to see whether a value can be closed; beyond, it is taken to.
+const LOOKS: usize = 500;
+/// Bytes of a closing tag that tell it from others that a text may hold: `</fu`, `</to`.
+const TELLS: u8 = 4;
 
 /// What stood before this place of a value, with nothing but white space since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -28,6 +48,10 @@ enum After {
     Text,
     /// `</parameter>`
     Value,
+    /// `</parameter>` and the end of the line: the call goes on.
+    Due,
+    /// `</parameter>` that closes an element of the text.
+    Element,
     /// `</function>` or `</tool_call>`
     Call,
     /// These, and `<tool_call>`.
@@ -56,30 +80,43 @@ struct Held {
     after: After,
     /// Only blanks on this line so far.
     line: bool,
+    wide: Wide,
     /// A parameter's name, after its tag within the value.
     name: Option<Pick>,
+    /// Elements that the text opened and did not close: `parameter`, `function`, `tool_call`.
+    open: [u8; 3],
 }
 
 const CLOSE: &[u8] = b"\n</parameter>\n";
 
+/// Does a text hold anything that means something within a value?
+pub fn has_tags(text: &str) -> bool {
+    TAGS[..6].iter().any(|tag| text.contains(&*String::from_utf8_lossy(tag)))
+}
+
 impl Content {
     fn new(value: Value) -> Self {
-        let text = Held { value, tag: 0, came: 0, after: After::Text, line: true, name: None };
+        let text = Held {
+            value,
+            tag: 0,
+            came: 0,
+            after: After::Text,
+            line: true,
+            wide: Wide::default(),
+            name: None,
+            open: [0; 3],
+        };
         Self { text: Some(text), before: value, closing: 0, next: Between::default() }
     }
 
-    pub fn is_free(&self) -> bool {
-        self.text.is_some_and(|text| {
-            text.value == Value::Free && text.came == 0 && text.after == After::Text && text.name.is_none()
-        })
-    }
-
-    /// As `is_free`, but for what goes on with a tag that has begun: it begins with one of these bytes.
-    pub fn is_free_but(&self) -> Option<Vec<u8>> {
-        let text = self.text.filter(|text| {
-            text.value == Value::Free && text.came > 0 && text.after == After::Text && text.name.is_none()
-        })?;
-        Some(continuations(&TAGS, text.tag, text.came))
+    /// What means something here, and how a tag that has begun goes on; as in `State::is_free`.
+    pub fn is_free(&self) -> Option<(Kind, Vec<u8>)> {
+        let text = self
+            .text
+            .filter(|text| text.value == Value::Free && text.name.is_none() && text.after != After::Due)?;
+        let kind = if text.after == After::Text { Kind::Tags } else { Kind::Lines };
+        let tag = if text.came > 0 { continuations(&TAGS, text.tag, text.came) } else { Vec::new() };
+        Some((kind, tag))
     }
 
     pub fn is_live(&self) -> bool {
@@ -105,7 +142,7 @@ enum Within {
 impl Machine<'_> {
     pub(super) fn between(&self, state: &State, between: Between, byte: u8) -> Option<State> {
         let tool = self.called(state)?;
-        let more = (0..tool.parameters.len() as u16).any(|number| Self::may_give(tool, state, number));
+        let more = Self::may_give_any(tool, state);
         match between.step(byte, more, self.may_close(state))? {
             Ok(between) => Some(state.to(At::Between(between))),
             Err(true) => Some(state.to(At::Literal(Literal::CallClose, 0))),
@@ -131,10 +168,16 @@ impl Machine<'_> {
             return Some(state.to(At::Choice(texts.start())));
         }
         if parameter.is_text {
-            return Some(state.to(At::Content(Content::new(self.held(state, parameter.rule)))));
+            let held = state.to(At::Content(Content::new(self.held(state, parameter.rule))));
+            // Where no text of the file could be closed, the tool says what is wrong.
+            return Some(match self.can_end(&held) {
+                true => held,
+                false => state.to(At::Content(Content::new(Value::Free))),
+            });
         }
         let mut json = Json::new(parameter.node, false, Value::Free);
         json.count = parameter.rule == Rule::Count;
+        json.in_xml = true;
         Some(State { json: Some(json), ..state.to(At::Typed) })
     }
 
@@ -162,6 +205,55 @@ impl Machine<'_> {
     }
 
     pub(super) fn content(&self, state: &State, content: Content, byte: u8) -> Option<State> {
+        self.content_step(state, content, byte).filter(|next| self.can_end(next))
+    }
+
+    /// The file that a value is text of, where that holds tags, and the text so far.
+    fn tagged(&self, state: &State) -> Option<(Rc<Source>, Span)> {
+        let At::Content(Content { text: Some(Held { value: Value::Text(file, span), .. }), .. }) = state.at
+        else {
+            return None;
+        };
+        self.live?.source(file).filter(|source| source.has_tags()).map(|source| (source, span))
+    }
+
+    /// Can a value that is held to a file still be closed? Not a matter of course where the file holds tags: the text
+    /// that tells a place from another may be one that the parser would not give back.
+    fn can_end(&self, state: &State) -> bool {
+        if self.tagged(state).is_none() {
+            return true;
+        }
+        let mut waiting = vec![*state];
+        let mut looks = 0;
+        while let Some(state) = waiting.pop() {
+            let Some((source, span)) = self.tagged(&state) else { return true };
+            looks += 1;
+            if looks > LOOKS || self.can_close(&state) {
+                return true;
+            }
+            let At::Content(content) = state.at else { return true };
+            let next = source.next(span).into_iter();
+            waiting.extend(next.filter_map(|byte| self.content_step(&state, content, byte)));
+        }
+        false
+    }
+
+    /// Is the value complete as it stands?
+    fn can_close(&self, state: &State) -> bool {
+        let on = |state: State, bytes: &[u8]| {
+            bytes.iter().try_fold(state, |state, byte| match state.at {
+                At::Content(content) => self.content_step(&state, content, *byte),
+                _ => Some(state),
+            })
+        };
+        let closed = on(*state, CLOSE);
+        let ends = |tag: &[u8]| {
+            closed.and_then(|state| on(state, tag)).is_some_and(|state| !matches!(state.at, At::Content(_)))
+        };
+        ends(PARAMETER) || ends(FUNCTION_CLOSE)
+    }
+
+    fn content_step(&self, state: &State, content: Content, byte: u8) -> Option<State> {
         let utf8 = state.utf8.step(byte);
         let text = match (content.text, utf8) {
             (Some(text), Some(_)) => self.within(state, text, byte),
@@ -181,7 +273,7 @@ impl Machine<'_> {
         // The close, as far as it came; a value may end before this line break.
         let tool = self.called(state)?;
         let after = self.given(state, content.before, false);
-        let more = (0..tool.parameters.len() as u16).any(|number| Self::may_give(tool, &after, number));
+        let more = Self::may_give_any(tool, &after);
         if usize::from(content.closing) == CLOSE.len() {
             match content.next.step(byte, more, self.may_close(&after)) {
                 Some(Ok(between)) => next.next = between,
@@ -218,9 +310,7 @@ impl Machine<'_> {
         let next = self.given(state, value, false);
         match closes {
             true if self.may_close(&next) => Some(next.to(At::Literal(Literal::CallClose, 0))),
-            false if (0..tool.parameters.len() as u16).any(|n| Self::may_give(tool, &next, n)) => {
-                Some(next.to(At::Parameter(tool.names.start())))
-            }
+            false if Self::may_give_any(tool, &next) => Some(next.to(At::Parameter(tool.names.start()))),
             _ => None,
         }
     }
@@ -246,50 +336,117 @@ impl Machine<'_> {
         if held.came > 0 {
             let so_far = &TAGS[usize::from(held.tag)][..usize::from(held.came)];
             for (number, tag) in (0u8..).zip(TAGS).filter(|(_, tag)| tag.starts_with(so_far)) {
-                match matched(tag, held.came, byte) {
-                    Some(false) => {
-                        return Within::Text(Held { tag: number, came: held.came + 1, ..held });
-                    }
-                    Some(true) => return self.tag(state, Held { came: 0, tag: 0, ..held }, number),
-                    None => {}
+                if matched(tag, held.came, byte).is_none() {
+                    continue;
                 }
+                let came = held.came + 1;
+                if !self.may_be_tag(state, &held, number, came) {
+                    return Within::Refused;
+                }
+                if usize::from(came) == tag.len() {
+                    return self.tag(state, Held { came: 0, tag: 0, ..held }, number);
+                }
+                return Within::Text(Held { tag: number, came, ..held });
+            }
+            if held.after == After::Due {
+                return Within::Refused;
             }
             held.came = 0;
             held.tag = 0;
             held.after = After::Text;
             held.line = false;
         }
-        match byte {
-            b'<' => {
-                held.came = 1;
-            }
-            _ if is_blank(byte) => {
-                held.line = byte == b'\n' || held.line && matches!(byte, b' ' | b'\t');
-            }
-            // The parser's white space is Unicode's: after a tag no other character is let near it.
-            0x80.. if held.after != After::Text => return Within::Refused,
-            _ => {
-                held.after = After::Text;
+        if held.after == After::Due && byte != b'<' {
+            return Within::Refused;
+        }
+        // The parser's white space is Unicode's.
+        match held.wide.step(byte) {
+            WideStep::On(wide) if held.after != After::Text => held.wide = wide,
+            WideStep::Blank if held.after != After::Text => {
+                held.wide = Wide::default();
                 held.line = false;
+            }
+            _ => {
+                held.wide = Wide::default();
+                match byte {
+                    b'<' => held.came = 1,
+                    _ if is_blank(byte) => {
+                        held.line = byte == b'\n' || held.line && matches!(byte, b' ' | b'\t');
+                        if byte == b'\n'
+                            && held.after == After::Value
+                            && held.value == Value::Free
+                            && self.goes_on(state) != (false, false)
+                        {
+                            held.after = After::Due;
+                        }
+                    }
+                    _ => {
+                        held.after = After::Text;
+                        held.line = false;
+                    }
+                }
             }
         }
         Within::Text(held)
     }
 
+    /// After the value: may a parameter come, and may the call close?
+    fn goes_on(&self, state: &State) -> (bool, bool) {
+        let next = self.given(state, Value::Free, false);
+        let more = self.called(state).is_some_and(|tool| Self::may_give_any(tool, &next));
+        (more, self.may_close(&next))
+    }
+
+    /// May the tag with this number come, of which there are `came` bytes now? What is refused early leaves text that
+    /// only begins so.
+    fn may_be_tag(&self, state: &State, held: &Held, number: u8, came: u8) -> bool {
+        let after_value = matches!(held.after, After::Value | After::Element | After::Due);
+        if held.after == After::Due {
+            return match number {
+                3 => self.goes_on(state).0,
+                // `</` is common to all that close.
+                0 | 1 if came <= 2 => self.goes_on(state).1,
+                1 => self.goes_on(state).1,
+                _ => false,
+            };
+        }
+        if held.value != Value::Free || came != TELLS {
+            return true;
+        }
+        let is_open = held.open.get(usize::from(number)).is_some_and(|open| *open > 0);
+        match number {
+            1 if after_value => self.goes_on(state).1,
+            2 if after_value => false,
+            1 | 2 => !held.line || is_open,
+            _ => true,
+        }
+    }
+
     /// A tag is complete within a value.
-    fn tag(&self, state: &State, held: Held, number: u8) -> Within {
+    fn tag(&self, state: &State, mut held: Held, number: u8) -> Within {
+        let (was, line) = (held.open, held.line);
+        match number {
+            0..=2 => held.open[usize::from(number)] = was[usize::from(number)].saturating_sub(1),
+            6 | 7 => held.open[0] = was[0].saturating_add(1),
+            4 | 8 | 9 => held.open[1] = was[1].saturating_add(1),
+            5 => held.open[2] = was[2].saturating_add(1),
+            _ => {}
+        }
         let text = |after: After| Within::Text(Held { after, line: false, ..held });
         match (number, held.after) {
+            // One that closes an element of the text is no end, but for the parser it may be.
+            (0, _) if was[0] > 0 => text(After::Element),
             (0, _) => text(After::Value),
-            (1, After::Value) => Within::Ended { closes: true },
-            (3, After::Value) => Within::Ended { closes: false },
-            (2, After::Value) | (4, After::Call | After::Opening) => Within::Refused,
+            (1, After::Value | After::Element | After::Due) => Within::Ended { closes: true },
+            (3, After::Value | After::Element | After::Due) => Within::Ended { closes: false },
+            (2, After::Value | After::Element) | (4, After::Call | After::Opening) => Within::Refused,
             (1 | 2, _) => text(After::Call),
             (5, After::Call) => text(After::Opening),
             (3, _) => match self.called(state) {
-                Some(tool) => {
+                Some(tool) if line => {
                     Within::Text(Held { name: Some(tool.names.start()), after: After::Text, ..held })
                 }
+                Some(_) => text(After::Text),
                 None => Within::Refused,
             },
             _ => text(After::Text),
@@ -300,10 +457,7 @@ impl Machine<'_> {
     /// was not closed if the call gives that parameter nowhere else.
     fn quoted_name(&self, state: &State, mut held: Held, pick: Pick, byte: u8) -> Within {
         let Some(tool) = self.called(state) else { return Within::Refused };
-        let mut as_text = Held { name: None, line: false, ..held };
-        if !held.line {
-            return self.follow(state, as_text, byte);
-        }
+        let as_text = Held { name: None, line: false, ..held };
         let here = tool.names.exact(pick);
         let known = here.filter(|number| state.given >> number & 1 == 0 && *number != state.parameter);
         match byte {
@@ -315,10 +469,7 @@ impl Machine<'_> {
                     held.name = Some(next);
                     Within::Text(held)
                 }
-                None => {
-                    as_text.line = false;
-                    self.follow(state, as_text, byte)
-                }
+                None => self.follow(state, as_text, byte),
             },
         }
     }
