@@ -112,7 +112,9 @@ fn main() {
             calls(&mut model, format, count);
         }
         if has("large") {
-            large(&model, format);
+            for bytes in [700, 20_000, 2_000_000] {
+                large(&model, format, bytes);
+            }
         }
         if has("rewrite") {
             rewrite(&mut model, format, after("rewrite").and_then(|n| n.parse().ok()).unwrap_or(3000));
@@ -150,6 +152,7 @@ fn calls(model: &mut LocalModel, format: ChatFormat, turns: usize) {
     }
     let workspace = Workspace::open(folder.path(), &[]).unwrap();
     let specs = offered_tools(&Registry::standard(), model.info()).specs();
+    let own = format!("{}/", workspace.root().file_name().and_then(|name| name.to_str()).unwrap_or_default());
     let never = AtomicBool::new(false);
     let mut counts = Counts::default();
     for turn in 0..turns {
@@ -180,7 +183,7 @@ fn calls(model: &mut LocalModel, format: ChatFormat, turns: usize) {
         counts.masks.extend_from_slice(&stats.masks);
         let cut = answer.stop != StopReason::End;
         let before = (counts.malformed, counts.invalid, counts.absent, counts.ambiguous);
-        judge(format, &stats.text, cut, &specs, folder.path(), &mut counts);
+        judge(format, &stats.text, cut, &specs, (folder.path(), &own), &mut counts);
         if before != (counts.malformed, counts.invalid, counts.absent, counts.ambiguous)
             && std::env::var_os("SHOW").is_some()
         {
@@ -212,7 +215,14 @@ fn calls(model: &mut LocalModel, format: ChatFormat, turns: usize) {
 }
 
 /// Counts what is wrong with the calls of one answer.
-fn judge(format: ChatFormat, text: &str, cut: bool, specs: &[ToolSpec], folder: &Path, counts: &mut Counts) {
+fn judge(
+    format: ChatFormat,
+    text: &str,
+    cut: bool,
+    specs: &[ToolSpec],
+    folder: (&Path, &str),
+    counts: &mut Counts,
+) {
     let attempted = ["<tool_call>", "</tool_call>", "<function=", "<tools>", "\"arguments\""]
         .iter()
         .any(|mark| text.contains(mark));
@@ -247,7 +257,10 @@ fn judge(format: ChatFormat, text: &str, cut: bool, specs: &[ToolSpec], folder: 
         }
         if call.name == "edit" {
             let value = |key: &str| call.arguments.get(key).and_then(Value::as_str).unwrap_or_default();
-            let Ok(file) = std::fs::read_to_string(folder.join(value("file_path"))) else {
+            // The workspace's own name may lead a path.
+            let path = value("file_path");
+            let path = folder.0.join(path.strip_prefix(folder.1).unwrap_or(path));
+            let Ok(file) = std::fs::read_to_string(path) else {
                 counts.absent += 1;
                 continue;
             };
@@ -280,19 +293,8 @@ fn strict_xml(text: &str, specs: &[ToolSpec]) -> Result<Vec<ToolCall>, ()> {
         let mut arguments = Map::new();
         while let Ok(after) = eat(rest, "<parameter=") {
             let (key, after) = after.split_once(">\n").ok_or(())?;
-            let ends = |at: &usize| {
-                let next = &after[at + 14..];
-                next.starts_with("<parameter=") || next.starts_with("</function>")
-            };
-            // The line break before the closing tag may be the one after the opening.
-            let value_and_close = format!("\n{after}");
-            let at = value_and_close
-                .match_indices("\n</parameter>\n")
-                .map(|(at, _)| at.saturating_sub(1))
-                .find(ends)
-                .ok_or(())?;
-            let value = &after[..at];
-            rest = &after[at..].strip_prefix('\n').unwrap_or(&after[at..])["</parameter>\n".len()..];
+            let (value, next) = strict_value(after).ok_or(())?;
+            rest = next;
             let typed = spec.parameters["properties"][key]["type"] != "string";
             let lower = value.replace("True", "true").replace("False", "false");
             let value =
@@ -305,6 +307,16 @@ fn strict_xml(text: &str, specs: &[ToolSpec]) -> Result<Vec<ToolCall>, ()> {
         calls.push(ToolCall { name: name.into(), arguments });
     }
     Ok(calls)
+}
+
+/// A value, and what comes after its closing tag: the first that another parameter or the end of the call follows.
+fn strict_value(text: &str) -> Option<(&str, &str)> {
+    let ends = |at: usize| {
+        let next = text[at + "</parameter>".len()..].trim_start();
+        (next.starts_with("<parameter=") || next.starts_with("</function>")).then_some((&text[..at], next))
+    };
+    let (value, next) = text.match_indices("</parameter>").find_map(|(at, _)| ends(at))?;
+    Some((value.strip_suffix('\n').unwrap_or(value), next))
 }
 
 /// Calls in the JSON of the prompt, within their tags; or one whole object alone.
@@ -413,11 +425,11 @@ fn rewrite(model: &mut LocalModel, format: ChatFormat, most: usize) {
     }
 }
 
-/// What the masks of an edit in a file of 2 MB take, from the first on.
-fn large(model: &LocalModel, format: ChatFormat) {
+/// What the masks of an edit in a file of this size take, from the first on.
+fn large(model: &LocalModel, format: ChatFormat, bytes: usize) {
     let mut text = String::new();
     let mut random = 1u64;
-    while text.len() < 2_000_000 {
+    while text.len() < bytes {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let (n, kind) = (random >> 40, (random >> 33) % 4);
         let word = ["total", "count", "index", "buffer"][kind as usize];
@@ -438,7 +450,7 @@ fn large(model: &LocalModel, format: ChatFormat) {
     let mut times = Vec::new();
     let middle = text[text.len() / 2..].find('\n').unwrap() + text.len() / 2 + 1;
     let mut place = middle;
-    for token in tokenizer.encode(&text[middle..middle + 400], false) {
+    for token in tokenizer.encode(&text[middle..text.len().min(middle + 400)], false) {
         let begun = Instant::now();
         let mask = turn.mask();
         times.push(begun.elapsed());

@@ -263,6 +263,14 @@ impl Json {
                 self.truth = word == Word::True && self.depth == 0;
                 Some(if usize::from(at) + 1 == word.text().len() { self.completed() } else { self })
             }
+            At::Text(Escape::None)
+                if self.depth == 0
+                    && self.text != Value::Free
+                    && !matches!(byte, b'"' | b'\\')
+                    && live?.step(self.text, byte).is_none() =>
+            {
+                None
+            }
             At::Text(escape) => match in_text(escape, &mut self.utf8, byte) {
                 InText::On(escape, decoded) => {
                     if self.depth == 0 && self.text != Value::Free {

@@ -99,10 +99,10 @@ impl<'a> Live<'a> {
     }
 
     pub fn source(&self, file: u16) -> Option<Rc<Source>> {
-        let (path, known) = self.sources.borrow().get(usize::from(file)).cloned()?;
-        if known.is_some() {
-            return known;
-        }
+        let path = match self.sources.borrow().get(usize::from(file))? {
+            (_, Some(source)) => return Some(source.clone()),
+            (path, None) => path.clone(),
+        };
         let source = Rc::new(Source::new(self.values.text(&path)?));
         if let Some((_, place)) = self.sources.borrow_mut().get_mut(usize::from(file)) {
             *place = Some(source.clone());

@@ -254,6 +254,11 @@ impl Machine<'_> {
     }
 
     fn content_step(&self, state: &State, content: Content, byte: u8) -> Option<State> {
+        // Most bytes are none of what the value is held to, and most of a walk is to find that out.
+        let value = content.text.map_or(Value::Free, |text| text.value);
+        if value != Value::Free && content.closing == 0 && byte != b'\n' {
+            self.live?.step(value, byte)?;
+        }
         let utf8 = state.utf8.step(byte);
         let text = match (content.text, utf8) {
             (Some(text), Some(_)) => self.within(state, text, byte),
