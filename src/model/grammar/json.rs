@@ -5,6 +5,7 @@
 use super::live::{Live, Value};
 use super::names::Pick;
 use super::schema::{ANY, Node, NodeId, Nodes};
+use super::trie::Kind;
 use super::utf8::Utf8;
 use crate::chat::schema::Types;
 
@@ -178,11 +179,14 @@ impl Json {
     }
 
     /// Any text that has no telling byte may follow, but for what begins with one of the bytes given.
-    pub fn is_free(&self) -> Option<Vec<u8>> {
+    pub fn is_free(&self, live: Option<&Live<'_>>) -> Option<(Kind, Vec<u8>)> {
         let inner = self.depth > 0 || self.text == Value::Free;
+        if !inner && self.at == At::Text(Escape::None) && self.utf8.is_whole() {
+            return live?.is_free(self.text).map(|tag| (Kind::Names, tag));
+        }
         let in_text = matches!(self.at, At::Text(Escape::None) | At::OtherKey(Escape::None));
         let slash = if self.angle { vec![b'/'] } else { Vec::new() };
-        (in_text && inner && self.utf8.is_whole()).then_some(slash)
+        (in_text && inner && self.utf8.is_whole()).then_some((Kind::Strings, slash))
     }
 
     fn frame(&mut self) -> Option<&mut Frame> {

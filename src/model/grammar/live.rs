@@ -122,6 +122,14 @@ impl<'a> Live<'a> {
         u16::try_from(at).ok()
     }
 
+    /// A new name may go on with any text, but for what begins with one of these bytes.
+    pub fn is_free(&self, value: Value) -> Option<Vec<u8>> {
+        match value {
+            Value::Path(place, rule) => self.paths.is_free(place, rule),
+            _ => None,
+        }
+    }
+
     pub fn step(&self, value: Value, byte: u8) -> Option<Value> {
         match value {
             Value::Free => Some(Value::Free),

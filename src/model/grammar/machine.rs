@@ -205,7 +205,7 @@ impl State {
 
     /// Where the answer is in free text: the bytes that mean something there are those of this kind, and every text
     /// without them may follow, but for texts that begin with one of the bytes given, which go on with a tag.
-    pub fn is_free(&self, xml: bool) -> Option<(Kind, Vec<u8>)> {
+    pub fn is_free(&self, xml: bool, live: Option<&Live<'_>>) -> Option<(Kind, Vec<u8>)> {
         let kind = if xml { Kind::Tags } else { Kind::Objects };
         let tags = if xml { XML_TAGS } else { HERMES_TAGS };
         let free = Some((kind, Vec::new()));
@@ -217,10 +217,8 @@ impl State {
             At::Text(Text::Tag(number, came)) => Some((kind, continuations(&tags, number, came))),
             At::Text(Text::Object(object)) => object.is_free().map(|tag| (kind, tag)),
             At::Text(_) => free,
-            At::Content(content) if self.utf8.is_whole() => content.is_free(),
-            At::Argument | At::Typed => {
-                self.json.and_then(|json| json.is_free()).map(|tag| (Kind::Strings, tag))
-            }
+            At::Content(content) if self.utf8.is_whole() => content.is_free(live),
+            At::Argument | At::Typed => self.json?.is_free(live),
             _ => None,
         }
     }

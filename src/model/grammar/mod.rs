@@ -195,7 +195,7 @@ impl<'a> Turn<'a> {
         let vocabulary = self.grammar.vocabulary.clone();
         let machine = self.machine();
         let mut mask;
-        if let Some((kind, tag)) = self.state.is_free(machine.rules.xml) {
+        if let Some((kind, tag)) = self.state.is_free(machine.rules.xml, machine.live) {
             let split = vocabulary.split(kind);
             mask = split.plain.clone();
             tag.iter().for_each(|first| vocabulary.all.walk_after(&machine, self.state, &mut mask, *first));
@@ -286,7 +286,7 @@ impl<'a> Turn<'a> {
 /// The one byte that may come, if it is one.
 fn only(machine: &Machine<'_>, state: &State) -> Option<(u8, State)> {
     let mut found = None;
-    if state.is_free(machine.rules.xml).is_some() {
+    if state.is_free(machine.rules.xml, machine.live).is_some() {
         return None;
     }
     for byte in 0..=u8::MAX {

@@ -3,6 +3,7 @@
 //! components and directories that hold nothing are not offered. What stands in a directory, `LiveValues` says.
 
 use super::live::{Entry, EntryKind, LiveValues, Rule};
+use super::trie::LONG;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -266,6 +267,14 @@ impl Paths {
         // The last bytes are such that the name can end with them.
         let last = place.depth + 4 >= MAX_NAME && (byte == b' ' || byte == b'.' || byte >= 0xc0);
         (may_be_new && fine && !last).then_some(Place { new: true, ..next })
+    }
+
+    /// Where a new name is written with room for any token, whatever it is: the bytes that it does not begin with.
+    pub fn is_free(&self, place: Place, rule: Rule) -> Option<Vec<u8>> {
+        let free = rule == Rule::New
+            && usize::from(place.depth) + LONG + 8 < usize::from(MAX_NAME)
+            && self.get(place.directory).is_some_and(|directory| directory.name.is_some());
+        free.then(|| if place.depth == 0 { vec![b' '] } else { Vec::new() })
     }
 
     /// At the slash after a component.

@@ -126,10 +126,12 @@ pub enum Kind {
     Objects,
     /// What ends a JSON string or may not stand in it.
     Strings,
+    /// What ends the name of a new file or may not stand in it.
+    Names,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Tags, Kind::Lines, Kind::Objects, Kind::Strings];
+    const ALL: [Kind; 5] = [Kind::Tags, Kind::Lines, Kind::Objects, Kind::Strings, Kind::Names];
 
     /// Bytes at which an automaton over text of this kind may change its mind.
     fn is_telling(self, byte: u8) -> bool {
@@ -139,14 +141,20 @@ impl Kind {
                 Kind::Lines => byte == b'\n',
                 Kind::Objects => matches!(byte, b'{' | b'`' | b'"' | b'\'' | 0x0b | 0x0c),
                 Kind::Strings => byte < 0x20 || matches!(byte, b'"' | b'\\'),
+                Kind::Names => {
+                    byte < 0x20 || matches!(byte, b'"' | b'\\' | b'/' | b'>' | b'|' | b'?' | b'*' | 0x7f)
+                }
             }
     }
 }
 
+/// Longer tokens are always asked about: a name has an end.
+pub const LONG: usize = 128;
+
 /// The vocabulary in two parts.
 #[derive(Debug)]
 pub struct Split {
-    /// Tokens that hold a telling byte or are not whole characters.
+    /// Tokens that hold a telling byte, are not whole characters or are long.
     pub telling: Trie,
     /// The others: where all text may come, all of these may.
     pub plain: TokenMask,
@@ -158,7 +166,7 @@ pub struct Vocabulary {
     /// Every token that may be part of a text, and the tags of a call.
     pub all: Trie,
     /// For each kind of free text, in the order of `Kind::ALL`.
-    splits: [Split; 4],
+    splits: [Split; 5],
     logits: usize,
 }
 
@@ -178,7 +186,8 @@ impl Vocabulary {
             let mut plain = TokenMask::none(logits);
             let mut telling = Vec::new();
             for &(id, bytes) in &text {
-                if bytes.iter().any(|&byte| kind.is_telling(byte)) || std::str::from_utf8(bytes).is_err() {
+                let telling_byte = bytes.iter().any(|&byte| kind.is_telling(byte));
+                if telling_byte || bytes.len() > LONG || std::str::from_utf8(bytes).is_err() {
                     telling.push((id, bytes));
                 } else {
                     plain.allow(id);

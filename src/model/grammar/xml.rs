@@ -5,7 +5,7 @@
 //! element. A value that is held to the workspace must also be closed in the one canonical way.
 
 use super::json::{Json, Step};
-use super::live::{Rule, Value};
+use super::live::{Live, Rule, Value};
 use super::machine::{At, Literal, Machine, State, continuations, is_blank, matched};
 use super::names::Pick;
 use super::source::{Source, Span};
@@ -110,7 +110,10 @@ impl Content {
     }
 
     /// What means something here, and how a tag that has begun goes on; as in `State::is_free`.
-    pub fn is_free(&self) -> Option<(Kind, Vec<u8>)> {
+    pub fn is_free(&self, live: Option<&Live<'_>>) -> Option<(Kind, Vec<u8>)> {
+        if let Some(Held { value: value @ Value::Path(..), came: 0, after: After::Text, .. }) = self.text {
+            return live?.is_free(value).map(|tag| (Kind::Names, tag));
+        }
         let text = self
             .text
             .filter(|text| text.value == Value::Free && text.name.is_none() && text.after != After::Due)?;
