@@ -180,12 +180,14 @@ fn a_folder_that_can_hold_no_snapshots_is_said_and_changes_nothing() {
             sampling,
             must_call: None,
             words_only: false,
+            values: None,
             aside: false,
             cancel: &cancel,
         };
-        let answer = model.generate(request, &mut |event| match event {
-            ModelEvent::Note(note) => notes.push(note),
-            _ => {}
+        let answer = model.generate(request, &mut |event| {
+            if let ModelEvent::Note(note) = event {
+                notes.push(note);
+            }
         });
         (answer.unwrap().message.content, notes)
     };

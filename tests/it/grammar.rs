@@ -239,7 +239,7 @@ fn strict_xml(text: &str) -> Result<Strict, String> {
     let bare = text.find("<function=").unwrap_or(usize::MAX);
     let mut rest = &text[tag.min(bare).min(text.len())..];
     let mut calls = Vec::new();
-    fn eat<'t>(rest: &mut &'t str, text: &str) -> Result<(), String> {
+    fn eat(rest: &mut &str, text: &str) -> Result<(), String> {
         *rest = rest
             .strip_prefix(text)
             .ok_or(format!("{text:?} is missing before {:?}", rest.get(..60).unwrap_or(rest)))?;

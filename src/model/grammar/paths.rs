@@ -263,7 +263,7 @@ impl Paths {
         }
         // Only what is written may be new, and only in a real directory.
         let may_be_new = rule == Rule::New && directory.name.is_some() && place.depth < MAX_NAME;
-        let fine = !(place.depth == 0 && byte == b' ') && !matches!(byte, b'<' | b'>' | b'|' | b'?' | b'*');
+        let fine = !matches!(byte, b'<' | b'>' | b'|' | b'?' | b'*') && (place.depth > 0 || byte != b' ');
         // The last bytes are such that the name can end with them.
         let last = place.depth + 4 >= MAX_NAME && (byte == b' ' || byte == b'.' || byte >= 0xc0);
         (may_be_new && fine && !last).then_some(Place { new: true, ..next })

@@ -136,7 +136,7 @@ impl Matches {
     /// Takes in `tokens`, which begin with those taken in before.
     fn index(&mut self, tokens: &[TokenId]) {
         for end in self.before.len()..tokens.len() {
-            let pair = end.checked_sub(LOOKED_UP).and_then(|at| tokens[at..end].as_array::<LOOKED_UP>());
+            let pair = tokens[..end].last_chunk::<LOOKED_UP>();
             let place = u32::try_from(end).unwrap_or(NOWHERE);
             let earlier = pair.and_then(|pair| self.latest.insert(*pair, place));
             self.before.push(earlier.unwrap_or(NOWHERE));
