@@ -12,10 +12,12 @@ use std::sync::atomic::AtomicBool;
 
 /// A coding agent for the terminal with its inference engine inside.
 #[derive(Debug, Parser)]
-#[command(name = "qwright", version, max_term_width = 100)]
+#[command(name = "qwright", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub tui: commands::tui::TuiArgs,
 }
 
 /// Which model, and how it runs.
@@ -47,6 +49,7 @@ pub enum Command {
     /// A small broken project in a temporary folder, fixed before your eyes: the quick start
     Demo(commands::demo::DemoArgs),
     Exec(Box<commands::exec::ExecArgs>),
+    Apply(commands::apply::ApplyArgs),
     /// Tokens per second of prefill and decode on this machine
     Bench {
         #[command(flatten)]
@@ -131,9 +134,11 @@ impl ModelArgs {
 
 impl Cli {
     pub fn run(self) -> CommandResult {
-        match self.command {
+        let Some(command) = self.command else { return commands::tui::command(self.tui) };
+        match command {
             Command::Demo(args) => commands::demo::run(&args, interrupts()?),
             Command::Exec(args) => commands::exec::command(&args, interrupts()?),
+            Command::Apply(args) => commands::apply::run(&args),
             Command::Bench { model, args } => commands::bench::run(&args, &model.config()?),
             Command::Inspect(Inspect::Gguf { file }) => commands::inspect::gguf(&file),
             Command::Inspect(Inspect::Tokens { model }) => commands::inspect::tokens(&model.path()?),

@@ -12,11 +12,12 @@
 //! | [`tools`] | one file per tool the model can call; thin |
 //! | [`agent`] | protocol (`Op`, `Event`), the pure `Turn`, the `Session` that carries effects out |
 //! | [`headless`] | `exec`: text and JSON output, exit codes |
+//! | [`tui`] | the terminal interface |
 //! | [`commands`] | one file per other subcommand |
 //! | [`config`] | layered settings and directories |
 //!
 //! Who may import whom is a table in `tests/it/layers.rs`, and a test. It confines as well: only `workspace::shell` may spawn
-//! processes (and `hub::pip` its pip client); `git2` stays in `workspace`, `unsafe` in `engine` and the sandbox,
+//! processes (and `hub::pip` its pip client, `tui::editor` the user's editor); `git2` stays in `workspace`, `unsafe` in `engine` and the sandbox,
 //! candle in `engine::candle`.
 //!
 //! # Invariants (most are about what is absent)
@@ -45,4 +46,5 @@ pub mod headless;
 pub mod hub;
 pub mod model;
 pub mod tools;
+pub mod tui;
 pub mod workspace;

@@ -42,6 +42,18 @@ pub struct PastTurn {
     pub mark: Option<Mark>,
 }
 
+impl PastTurn {
+    /// The history was shortened since.
+    pub fn is_shortened(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Messages before it, of a history that was not shortened since.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+}
+
 impl Conversation {
     pub fn new(mode: ApprovalMode) -> Self {
         Self {

@@ -21,6 +21,6 @@ pub mod transcript;
 mod turn;
 
 pub use live_values::WorkspaceValues;
-pub use resume::{ResumeError, Resumed, Which, resume};
+pub use resume::{Listed, ResumeError, Resumed, Which, list, resume};
 pub use session::{Limits, Session, SessionOptions};
 pub use surroundings::{offered_tools, opening_messages};

@@ -29,6 +29,10 @@ pub enum Op {
     Interrupt,
     /// Take back the last turn: files and conversation.
     Undo,
+    /// Take back turns until so many are left.
+    Rewind {
+        turns: usize,
+    },
     SetMode {
         mode: ApprovalMode,
     },
@@ -43,6 +47,14 @@ pub enum Op {
     },
     /// Forget the conversation; files stay.
     Clear,
+    /// A command of the user's own (`!`), in the sandbox; the model does not hear of it.
+    Shell {
+        command: String,
+    },
+    /// Answered by `Answer`, also between two steps of a turn.
+    Query {
+        query: Query,
+    },
     Quit,
 }
 
@@ -50,9 +62,73 @@ pub enum Op {
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum Decision {
     Allow,
+    /// These texts land, byte for byte, instead of what was proposed. The reason goes to the model, and what landed.
+    Settle {
+        changes: Vec<Change>,
+        reason: Option<String>,
+    },
     /// The reason goes to the model.
     Deny {
         reason: Option<String>,
+    },
+}
+
+/// A file before (`None`: it does not exist) and after; texts as they are on disk, line endings and all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub path: String,
+    pub before: Option<String>,
+    /// `None`: the file is deleted.
+    pub after: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Query {
+    /// What the tools of this process changed.
+    Changes,
+    /// What was said so far, for a front end that comes later.
+    History,
+    /// What takes up the context.
+    Context,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// `others`: changed files that are no text.
+    Changes {
+        changes: Vec<Change>,
+        others: Vec<String>,
+    },
+    History {
+        past: Vec<Past>,
+    },
+    /// Tokens by what they are of.
+    Context {
+        parts: Vec<(String, usize)>,
+        limit: usize,
+    },
+}
+
+/// One thing that was said or done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "past", rename_all = "snake_case")]
+pub enum Past {
+    /// The user's own words; each begins a turn.
+    Request {
+        text: String,
+    },
+    Said {
+        text: String,
+        thinking: Option<String>,
+    },
+    Called {
+        name: String,
+        summary: String,
+    },
+    Result {
+        text: String,
     },
 }
 
@@ -133,6 +209,12 @@ pub enum Event {
         reason: String,
         /// The change as a unified diff, where it can be shown.
         preview: Option<String>,
+        /// The same as texts, where they are; then `Settle` may answer.
+        #[serde(default)]
+        changes: Vec<Change>,
+        /// What a shell would be given, byte for byte.
+        #[serde(default)]
+        command: Option<String>,
     },
     ToolOutput {
         id: u64,
@@ -186,6 +268,9 @@ pub enum Event {
     Undone {
         restored: Vec<String>,
         kept: Vec<(String, String)>,
+    },
+    Answer {
+        answer: Answer,
     },
     /// Something the user should know that ended no turn.
     Error {

@@ -151,6 +151,30 @@ fn sessions(state: &Path) -> Vec<Known> {
     known
 }
 
+/// A session that can go on, for a list.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    pub id: String,
+    pub written: SystemTime,
+    pub requests: usize,
+    /// The first request.
+    pub first: String,
+}
+
+/// The sessions of a directory in which something was said, the latest first.
+pub fn list(state: &Path, directory: &Path) -> Vec<Listed> {
+    let directory = directory.display().to_string();
+    let here = sessions(state).into_iter().filter(|session| session.directory == directory);
+    here.filter_map(|session| {
+        let recovered = std::fs::read(&session.path).map(|bytes| recover(&bytes)).ok()?;
+        let conversation = Conversation::of(recovered.records);
+        let first = conversation.turns.first()?.request.clone();
+        let requests = conversation.turns.len();
+        Some(Listed { id: session.id, written: session.written, requests, first })
+    })
+    .collect()
+}
+
 /// Where the session of this log worked; none where its first line is damaged.
 fn directory_of(path: &Path) -> Option<String> {
     let mut line = Vec::new();

@@ -13,7 +13,7 @@ pub use effects::{Effect, Input, Must, Rules, Stop, ToolReport};
 use super::nudge::{self, Facts, Kind, Nudge, Wish};
 use super::opening::named_files;
 use super::prompts::note;
-use super::protocol::{Access, Decision, Denial, Ending, Limit, Usage};
+use super::protocol::{Access, Decision, Denial, Ending, Event, Limit, Usage};
 use crate::chat::{self, Message, Role, ToolCall, ToolSpec};
 use crate::model::{Generated, ModelError, StopReason};
 use calls::form;
@@ -170,6 +170,13 @@ impl Turn {
             }
             (State::Asking { call, access, summary }, Input::Decided(decision)) => match decision {
                 Decision::Allow => self.run(call, access, summary, &mut effects),
+                Decision::Settle { changes, reason } => {
+                    let id = self.id();
+                    let name = call.name.clone();
+                    effects.push(Effect::Emit(Event::ToolCallStarted { id, name, summary }));
+                    self.state = State::Running { call, access };
+                    effects.push(Effect::Settle { changes, reason });
+                }
                 Decision::Deny { reason } => {
                     let reason = reason.unwrap_or_else(|| "no reason given".into());
                     let text = note("denied_by_user", &[("reason", &reason)]);

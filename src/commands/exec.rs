@@ -254,7 +254,7 @@ fn before_session(code: u8) -> &'static str {
     }
 }
 
-fn sandbox_choice(config: &Config) -> SandboxChoice {
+pub(super) fn sandbox_choice(config: &Config) -> SandboxChoice {
     use crate::config::SandboxMode;
     match config.settings.sandbox {
         SandboxMode::Auto => SandboxChoice::Auto,
@@ -308,7 +308,7 @@ fn read_stdin(cancel: &AtomicBool) -> Result<Vec<u8>, Failure> {
     }
 }
 
-fn scripted(path: &Path) -> Result<Box<dyn Model>, Failure> {
+pub(super) fn scripted(path: &Path) -> Result<Box<dyn Model>, Failure> {
     let wrong = |error: String| Failure::new(exit::NO_MODEL, format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     Ok(Box::new(ScriptedModel::parse(&text).map_err(wrong)?))

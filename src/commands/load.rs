@@ -43,23 +43,23 @@ pub fn load(config: &Config) -> Load {
     config.settings.load.and_then(|kind| Load::from_name(kind.as_str())).unwrap_or_default()
 }
 
-/// What loading will take, said on stderr before it is taken; a failure where that cannot be had.
-fn announce(path: &std::path::Path, options: &LocalOptions, quiet: bool) -> Result<(), Failure> {
+/// What loading will take, said before it is taken; a failure where that cannot be had.
+fn announce(
+    path: &std::path::Path,
+    options: &LocalOptions,
+    note: &mut dyn FnMut(&str),
+) -> Result<(), Failure> {
     // A file that is no model, or a context it was not made for, is for the loading itself to refuse.
     let opened = Gguf::open(path).and_then(|gguf| Ok((ModelConfig::from_gguf(&gguf)?, gguf)));
     let Ok((model, gguf)) = opened else { return Ok(()) };
     let tokens = options.context.unwrap_or(DEFAULT_CONTEXT.min(model.context));
     let kv = (tokens, options.kv);
-    let note = Ask::of_file(options.backend, &gguf, &model, options.engine.load, kv).announce()?;
-    if !quiet {
-        eprintln!("{note}");
-    }
+    note(&Ask::of_file(options.backend, &gguf, &model, options.engine.load, kv).announce()?);
     Ok(())
 }
 
-/// The model the settings name, loaded.
+/// The model the settings name, loaded, with a bar on stderr.
 pub fn local(config: &Config, quiet: bool, cancel: &AtomicBool) -> Result<Box<dyn Model>, Failure> {
-    let located = hub::locate(None, config)?;
     let bar = if quiet || !std::io::stderr().is_terminal() {
         indicatif::ProgressBar::hidden()
     } else {
@@ -69,13 +69,31 @@ pub fn local(config: &Config, quiet: bool, cancel: &AtomicBool) -> Result<Box<dy
         indicatif::ProgressStyle::with_template("load {bar:30} {bytes}/{total_bytes} {eta}")
             .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()),
     );
-    let options = options(config, &located);
-    announce(&located.path, &options, quiet)?;
-    let loaded = LocalModel::load(&located.path, &options, cancel, &mut |done, total| {
+    let mut note = |text: &str| {
+        if !quiet {
+            eprintln!("{text}");
+        }
+    };
+    let mut progress = |done, total| {
         bar.set_length(total);
         bar.set_position(done);
-    });
+    };
+    let loaded = local_with(config, cancel, &mut note, &mut progress);
     bar.finish_and_clear();
+    loaded
+}
+
+/// The model the settings name, loaded; what is to be said, and how far it is, goes to the caller.
+pub fn local_with(
+    config: &Config,
+    cancel: &AtomicBool,
+    note: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Box<dyn Model>, Failure> {
+    let located = hub::locate(None, config)?;
+    let options = options(config, &located);
+    announce(&located.path, &options, note)?;
+    let loaded = LocalModel::load(&located.path, &options, cancel, progress);
     if cancel.load(Ordering::Relaxed) {
         return Err(Failure::new(exit::INTERRUPTED, "interrupted"));
     }

@@ -1,5 +1,6 @@
 //! One file per subcommand, and how a command ends: an exit code with a message and a hint.
 
+pub mod apply;
 pub mod bench;
 mod bench_progress;
 pub mod bench_report;
@@ -15,6 +16,7 @@ pub mod load;
 pub mod memory;
 pub mod models;
 pub mod sandbox;
+pub mod tui;
 
 /// Exit codes, as documented in the README.
 pub mod exit {

@@ -1,9 +1,11 @@
-//! `qwright sandbox`: what protects commands on this machine, and running one by hand the way the model's run.
+//! `qwright sandbox`: what protects commands on this machine, the verdict on a command, and running one by hand the way the model's run.
 
 use super::{CommandResult, Failure, exit};
+use crate::chat::escape::{escape_json, escape_line};
+use crate::workspace::shell::policy::{self, CommandVerdict};
 use crate::workspace::shell::{SandboxChoice, Shell, ShellCommand, ShellError, quote};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -21,6 +23,17 @@ enum Action {
     Status {
         #[arg(long, value_enum, default_value_t = SandboxChoice::Auto)]
         sandbox: SandboxChoice,
+    },
+    /// Say whether a command may run unasked, needs approval or is refused, and why; it is not run
+    Check {
+        /// One object: {"verdict": "read_only"|"needs_approval"|"forbidden", "reason"}
+        #[arg(long)]
+        json: bool,
+        /// The directory it would run in [default: the current one]
+        #[arg(short = 'C', long)]
+        workspace: Option<PathBuf>,
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<String>,
     },
     /// Run a command as the model's are run; one word is a line for the shell, several are taken as they are
     Run {
@@ -47,13 +60,12 @@ pub fn run(args: &SandboxArgs) -> CommandResult {
             println(&shell.status_line());
             Ok(if shell.unavailable().is_some() { exit::NO_SANDBOX } else { exit::DONE })
         }
+        Action::Check { json, workspace, command } => {
+            check(*json, workspace.as_deref().unwrap_or(Path::new(".")), &line_of(command))
+        }
         Action::Run { sandbox, workspace, timeout, network, command } => {
-            let line = match command.as_slice() {
-                [line] => line.clone(),
-                words => words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "),
-            };
             let command = ShellCommand {
-                command: line,
+                command: line_of(command),
                 directory: None,
                 timeout: timeout.map(Duration::from_secs),
                 network: *network,
@@ -61,6 +73,35 @@ pub fn run(args: &SandboxArgs) -> CommandResult {
             run_one(*sandbox, workspace.clone().unwrap_or_else(|| ".".into()), &command)
         }
     }
+}
+
+/// One word is a line for the shell, several are taken as they are.
+fn line_of(command: &[String]) -> String {
+    match command {
+        [line] => line.clone(),
+        words => words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn check(json: bool, workspace: &Path, line: &str) -> CommandResult {
+    let root = workspace.canonicalize().map_err(|error| {
+        Failure::new(exit::USAGE, format!("cannot open {}: {error}", workspace.display()))
+            .hint("name a directory with -C")
+    })?;
+    let judgement = policy::judge(line, &policy::Place::in_workspace(&root));
+    if json {
+        let object = serde_json::to_string(&judgement)
+            .map_err(|error| Failure::new(exit::TASK_FAILED, error.to_string()))?;
+        println(&escape_json(&object));
+    } else {
+        let verdict = match judgement.verdict {
+            CommandVerdict::ReadOnly => "read-only",
+            CommandVerdict::NeedsApproval => "needs approval",
+            CommandVerdict::Forbidden => "forbidden",
+        };
+        println(&escape_line(&format!("{verdict}: {}", judgement.reason)));
+    }
+    Ok(exit::DONE)
 }
 
 fn run_one(choice: SandboxChoice, workspace: PathBuf, command: &ShellCommand) -> CommandResult {

@@ -35,6 +35,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "max_turns", help: "model calls in one run" },
     Key { name: "max_tool_calls", help: "tool calls in one run" },
     Key { name: "max_tokens", help: "tokens the model may write in one run" },
+    Key { name: "theme", help: "colours of the terminal interface: dark, light or none" },
+    Key { name: "vim", help: "vi keys in the composer: yes or no" },
     Key { name: "max_wall_time", help: "time of one run: seconds, or 90s, 10m, 2h" },
 ];
 
@@ -59,6 +61,8 @@ pub struct Settings {
     pub max_tool_calls: Option<usize>,
     pub max_tokens: Option<usize>,
     pub max_wall_time: Option<Duration>,
+    pub theme: Option<ThemeChoice>,
+    pub vim: Option<Switch>,
 }
 
 macro_rules! choice {
@@ -92,6 +96,10 @@ choice!(/// Something that can be done without, to compare.
     Switch { On = "on", Off = "off" });
 choice!(/// Which sandbox tier commands run in.
     SandboxMode { Auto = "auto", Full = "full", Reduced = "reduced", None = "none" });
+choice!(/// Colours of the terminal interface.
+    ThemeChoice { Dark = "dark", Light = "light", None = "none" });
+choice!(/// On or off.
+    Switch { Yes = "yes", No = "no" });
 choice!(/// What runs unasked.
     ApprovalMode { Plan = "plan", Default = "default", AutoEdit = "auto-edit", Yolo = "yolo" });
 
@@ -155,6 +163,8 @@ impl Settings {
             "drafts" => self.drafts = Some(raw.word()?.parse()?),
             "sandbox" => self.sandbox = raw.word()?.parse()?,
             "approval_mode" => self.approval_mode = Some(raw.word()?.parse()?),
+            "theme" => self.theme = Some(raw.word()?.parse()?),
+            "vim" => self.vim = Some(raw.word()?.parse()?),
             "seed" => self.seed = Some(raw.whole(0, u64::MAX)?),
             "temperature" => {
                 let text = raw.text("a number from 0 to 2")?;
@@ -184,6 +194,8 @@ impl Settings {
             "drafts" => self.drafts.map(|s| s.as_str().to_string()),
             "sandbox" => Some(self.sandbox.as_str().to_string()),
             "approval_mode" => self.approval_mode.map(|m| m.as_str().to_string()),
+            "theme" => self.theme.map(|theme| theme.as_str().to_string()),
+            "vim" => self.vim.map(|vim| vim.as_str().to_string()),
             "seed" => self.seed.map(|n| n.to_string()),
             "temperature" => self.temperature.map(|t| t.to_string()),
             "max_turns" => self.max_turns.map(|n| n.to_string()),

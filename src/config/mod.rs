@@ -9,7 +9,8 @@ mod keys;
 
 pub use dirs::{Dirs, Env};
 pub use keys::{
-    ApprovalMode, BackendChoice, KEYS, Key, KvKind, LoadKind, SandboxMode, Settings, Switch, nearest,
+    ApprovalMode, BackendChoice, KEYS, Key, KvKind, LoadKind, SandboxMode, Settings, Switch, ThemeChoice,
+    nearest,
 };
 
 use keys::Raw;

@@ -276,8 +276,9 @@ impl View for Text {
                     None => Ok(()),
                 }
             }
-            // A side answer is shown whole.
+            // A side answer is shown whole; questions to the session are other front ends'.
             Event::AsideDelta { .. }
+            | Event::Answer { .. }
             | Event::TurnStarted
             | Event::ApprovalRequested { .. }
             | Event::ContextUsage { .. }

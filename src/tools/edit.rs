@@ -2,7 +2,7 @@
 
 use super::{Access, Arguments, Tool, ToolContext, ToolError, ToolOutput, arguments};
 use crate::chat::ToolSpec;
-use crate::workspace::{Edit, Workspace};
+use crate::workspace::{Edit, Plan, Workspace};
 
 const NAME: &str = "edit";
 
@@ -41,6 +41,11 @@ impl Tool for EditFile {
     fn preview(&self, workspace: &Workspace, arguments: &Arguments) -> Option<String> {
         let (path, edit) = read(arguments).ok()?;
         Some(workspace.plan_edit(path, &edit).ok()?.diff)
+    }
+
+    fn plans(&self, workspace: &Workspace, arguments: &Arguments) -> Vec<Plan> {
+        let Ok((path, edit)) = read(arguments) else { return Vec::new() };
+        workspace.plan_edit(path, &edit).into_iter().collect()
     }
 
     fn run(&self, context: &mut ToolContext<'_>, arguments: &Arguments) -> Result<ToolOutput, ToolError> {

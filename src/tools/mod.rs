@@ -18,7 +18,7 @@ mod write_file;
 
 use crate::chat::ToolSpec;
 use crate::workspace::shell::Shell;
-use crate::workspace::{Workspace, WorkspaceError};
+use crate::workspace::{Plan, Workspace, WorkspaceError};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -91,6 +91,10 @@ pub trait Tool: Send + Sync {
     /// What would change, as a unified diff, for an approval; `None` where nothing can be shown.
     fn preview(&self, _workspace: &Workspace, _arguments: &Arguments) -> Option<String> {
         None
+    }
+    /// The changes behind the preview, where the user may settle on a part of them.
+    fn plans(&self, _workspace: &Workspace, _arguments: &Arguments) -> Vec<Plan> {
+        Vec::new()
     }
     fn run(&self, context: &mut ToolContext<'_>, arguments: &Arguments) -> Result<ToolOutput, ToolError>;
 }

@@ -2,7 +2,7 @@
 
 use super::{Access, Arguments, Tool, ToolContext, ToolError, ToolOutput, arguments};
 use crate::chat::ToolSpec;
-use crate::workspace::Workspace;
+use crate::workspace::{Plan, Workspace};
 
 const NAME: &str = "write_file";
 
@@ -33,6 +33,12 @@ impl Tool for WriteFile {
         let path = arguments::text(NAME, arguments, "file_path").ok()?;
         let content = arguments::text(NAME, arguments, "content").ok()?;
         Some(workspace.plan_write(path, content).ok()?.diff)
+    }
+
+    fn plans(&self, workspace: &Workspace, arguments: &Arguments) -> Vec<Plan> {
+        let text = |key| arguments::text(NAME, arguments, key);
+        let (Ok(path), Ok(content)) = (text("file_path"), text("content")) else { return Vec::new() };
+        workspace.plan_write(path, content).into_iter().collect()
     }
 
     fn run(&self, context: &mut ToolContext<'_>, arguments: &Arguments) -> Result<ToolOutput, ToolError> {

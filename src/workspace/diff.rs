@@ -20,16 +20,25 @@ pub struct Sides<'b> {
 
 /// Empty where the sides are the same.
 pub fn unified(path: &str, sides: Sides<'_>) -> String {
+    unified_with_mode(path, sides, sides.mode)
+}
+
+/// The same for a file whose mode changes as well.
+pub fn unified_with_mode(path: &str, sides: Sides<'_>, new_mode: u32) -> String {
     let (before, after) = (sides.before.unwrap_or_default(), sides.after.unwrap_or_default());
-    if sides.before.is_some() == sides.after.is_some() && before == after {
+    let letters = |mode: u32| if mode & 0o111 == 0 { "100644" } else { "100755" };
+    let (mode, new_mode) = (letters(sides.mode), letters(new_mode));
+    let both = sides.before.is_some() && sides.after.is_some();
+    let chmod = both && mode != new_mode;
+    if sides.before.is_some() == sides.after.is_some() && before == after && !chmod {
         return String::new();
     }
     let (a, b) = (quoted(&format!("a/{path}")), quoted(&format!("b/{path}")));
-    let mode = if sides.mode & 0o111 == 0 { "100644" } else { "100755" };
     let mut out = format!("diff --git {a} {b}\n");
     match (sides.before, sides.after) {
-        (None, _) => out.push_str(&format!("new file mode {mode}\n")),
+        (None, _) => out.push_str(&format!("new file mode {new_mode}\n")),
         (_, None) => out.push_str(&format!("deleted file mode {mode}\n")),
+        _ if chmod => out.push_str(&format!("old mode {mode}\nnew mode {new_mode}\n")),
         _ => {}
     }
     if before.contains(&0) || after.contains(&0) {
@@ -38,7 +47,7 @@ pub fn unified(path: &str, sides: Sides<'_>) -> String {
         return out;
     }
     if before == after {
-        // An empty file made or deleted: the mode line says it all.
+        // An empty file made or deleted, or only a mode: that line says it all.
         return out;
     }
     let (a, b) = headers(&a, &b, &sides);

@@ -6,7 +6,7 @@
 //! Every kind compares the remaining characters exactly: numbers and identifiers are never matched by likeness.
 //! What is nearest when nothing matches is found in `nearest`, for the error only.
 
-mod lines;
+pub(in crate::workspace) mod lines;
 mod nearest;
 
 use super::text::LineEnding;
@@ -202,13 +202,17 @@ fn find<'e>(text: &str, edit: &'e Edit) -> Result<Found<'e>, EditError> {
     Err(missing(text, edit))
 }
 
+/// The lines of a text most like `old`, for an error; `None` where nothing is like it.
+pub(in crate::workspace) fn nearest(text: &str, old: &str) -> Option<Nearest> {
+    (text.len() <= MAX_BRIDGED).then(|| nearest::find(text, old)).flatten()
+}
+
 fn missing(text: &str, edit: &Edit) -> EditError {
     let already = match edit.new_string.trim().is_empty() {
         true => None,
         false => text.find(&*LineEnding::of(text).adapt(&edit.new_string)).map(|at| line_of(text, at)),
     };
-    let nearest = (text.len() <= MAX_BRIDGED).then(|| nearest::find(text, &edit.old_string)).flatten();
-    EditError::Missing { already, nearest }
+    EditError::Missing { already, nearest: nearest(text, &edit.old_string) }
 }
 
 /// One place, or with `replace_all` every one that does not overlap the one before.

@@ -4,7 +4,7 @@
 //! after the tool did is never restored over their text: it is kept and named.
 
 use super::guard::Location;
-use super::write::{self, Hash, WriteError};
+use super::write::{self, Attributes, Hash, WriteError};
 use super::{Workspace, WorkspaceError, diff};
 use rustix::fs::AtFlags;
 use std::collections::BTreeMap;
@@ -36,7 +36,8 @@ pub(super) struct Entry {
     pub location: Location,
     /// Bytes and mode; `None` where the write created the file.
     pub before: Option<(Vec<u8>, u32)>,
-    pub after: Hash,
+    /// `None` where the file was removed.
+    pub after: Option<Hash>,
     /// Directories that were made for it, the outermost first.
     pub made: Vec<Location>,
 }
@@ -145,15 +146,15 @@ impl Workspace {
 
     fn restore(&self, location: &Location, entries: &[(u64, Entry)]) -> Result<(), String> {
         let (Some((_, first)), Some((_, last))) = (entries.first(), entries.last()) else { return Ok(()) };
-        let Some((now, _)) = self.now(location) else {
-            return match first.before {
-                None => Ok(()),
-                Some(_) => Err("it was removed since".into()),
-            };
-        };
         let changed = || "it was changed by someone else since".to_string();
-        if write::hash(&now) != last.after {
-            return Err(changed());
+        let now = self.now(location);
+        match (&now, last.after) {
+            (None, Some(_)) if first.before.is_none() => return Ok(()),
+            (None, Some(_)) => return Err("it was removed since".into()),
+            (None, None) if first.before.is_none() => return Ok(()),
+            (None, None) => {}
+            (Some((now, _)), after) if Some(write::hash(now)) == after => {}
+            (Some(_), _) => return Err(changed()),
         }
         let describe = |error: WriteError| match error {
             WriteError::Changed => changed(),
@@ -162,13 +163,18 @@ impl Workspace {
         let to_text = |error: WorkspaceError| error.to_string();
         let (directory, _) = self.guard.make_parent(location).map_err(to_text)?;
         let name = self.guard.name(location).map_err(to_text)?;
-        match &first.before {
-            None => write::remove(&directory, name, last.after).map_err(describe),
-            Some((bytes, mode)) => {
+        match (&first.before, last.after) {
+            (None, Some(after)) => write::remove(&directory, name, after).map_err(describe),
+            (None, None) => Ok(()),
+            (Some((bytes, mode)), Some(after)) => {
                 let Ok(Some((_, mut stat))) = self.guard.open_file(location) else { return Err(changed()) };
                 stat.st_mode = *mode;
-                let expected = write::Expected::Hash(last.after);
-                write::replace(&directory, name, bytes, Some(&stat), expected).map_err(describe)
+                let expected = write::Expected::Hash(after);
+                write::replace(&directory, name, bytes, Attributes::Like(stat), expected).map_err(describe)
+            }
+            (Some((bytes, mode)), None) => {
+                let attributes = Attributes::Exactly(*mode);
+                write::replace(&directory, name, bytes, attributes, write::Expected::Absent).map_err(describe)
             }
         }
     }

@@ -4,19 +4,23 @@
 //! [`Workspace`] ties the parts together: `guard` turns a path into a place, `text` reads bytes as text, `edit` works
 //! out a change, `write` puts it in place, `journal` remembers what was there. A change is first *planned* (so that it
 //! can be shown) and then *applied*; a plan is refused where the file is no longer what it was when it was read.
+//! Changes of several files (`batch`: multi-edits and the patches of `patch`) are planned and applied as one.
 
+mod batch;
 pub mod diff;
 pub mod edit;
 mod entries;
 mod git;
 mod guard;
 mod journal;
+pub mod patch;
 pub mod sandbox;
 mod search;
 pub mod shell;
 pub mod text;
 mod write;
 
+pub use batch::{Change, ChangeError, ChangeErrorCode, FileEdit};
 pub use edit::Edit;
 pub use entries::EntryKind;
 pub use journal::{FileChange, Mark, UndoReport};
@@ -31,7 +35,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use write::{Expected, Hash, WriteError};
+use write::{Attributes, Expected, Hash, WriteError};
 
 /// Files up to this size are read whole and can be edited.
 const MAX_WHOLE: u64 = 16 * 1024 * 1024;
@@ -85,7 +89,10 @@ pub enum ReadContent {
 pub struct Plan {
     location: Location,
     before: Option<Existing>,
-    after: Vec<u8>,
+    /// `None` where the file is removed.
+    after: Option<Vec<u8>>,
+    /// Mode and owner, where they are not those of `before`, or of any new file.
+    attributes: Option<Attributes>,
     /// The model wrote all of `after`.
     whole: bool,
     /// As the model should name it.
@@ -97,6 +104,17 @@ pub struct Plan {
     pub line: usize,
     pub bridged: Option<&'static str>,
     pub creates: bool,
+}
+
+impl Plan {
+    pub fn removes(&self) -> bool {
+        self.after.is_none()
+    }
+
+    /// The file's bytes before and after.
+    pub fn sides(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        (self.before.as_ref().map(|before| &*before.bytes), self.after.as_deref())
+    }
 }
 
 struct Existing {
@@ -182,17 +200,7 @@ impl Workspace {
         };
         let shown = self.guard.display(&location);
         self.check_fresh(&location, &before, &shown)?;
-        let text = match Content::of(&before.bytes) {
-            Content::Binary(kind) => {
-                return Err(WorkspaceError::Refused(format!("{shown} is a {kind}; edit works on text only")));
-            }
-            Content::Text(text) if !text.valid_utf8 => {
-                return Err(WorkspaceError::Refused(format!(
-                    "{shown} is not valid UTF-8, so an edit could damage it; change it with a command that knows its encoding"
-                )));
-            }
-            Content::Text(text) => text,
-        };
+        let text = editable(&before.bytes, &shown)?;
         let edited = edit::apply(&text.text, edit)
             .map_err(|error| WorkspaceError::Unmatched(error.explain(&shown)))?;
         let after = text.bytes_with(&edited.text);
@@ -238,27 +246,40 @@ impl Workspace {
     /// Makes a planned change, if the file still is what it was when the plan was made.
     pub fn apply(&self, plan: &Plan) -> Result<(), WorkspaceError> {
         self.guard.check_writable(&plan.location)?;
-        if plan.before.as_ref().is_some_and(|before| before.bytes == plan.after) {
+        let same = plan.before.as_ref().map(|before| &before.bytes) == plan.after.as_ref();
+        if same && plan.attributes.is_none() {
             return Ok(());
         }
         // Held to the end: two calls at once must not write between each other's check and rename.
         let mut state = self.state();
         let (directory, made) = self.guard.make_parent(&plan.location)?;
         let name = self.guard.name(&plan.location)?;
-        let expected = match &plan.before {
-            Some(before) => Expected::Hash(write::hash(&before.bytes)),
-            None => Expected::Absent,
+        let expected = plan.before.as_ref().map(|before| write::hash(&before.bytes));
+        let written = match (&plan.after, expected) {
+            (Some(after), expected) => {
+                let usual = || match &plan.before {
+                    Some(before) => Attributes::Like(before.stat),
+                    None => Attributes::New(0o666),
+                };
+                let attributes = plan.attributes.clone().unwrap_or_else(usual);
+                let expected = expected.map_or(Expected::Absent, Expected::Hash);
+                write::replace(&directory, name, after, attributes, expected)
+            }
+            (None, Some(expected)) => write::remove(&directory, name, expected),
+            (None, None) => Ok(()),
         };
-        let like = plan.before.as_ref().map(|before| &before.stat);
-        if let Err(error) = write::replace(&directory, name, &plan.after, like, expected) {
+        if let Err(error) = written {
             for made in made.iter().rev() {
                 self.remove_directory_if_empty(made);
             }
             return Err(write_error(&plan.path, error));
         }
-        let after = write::hash(&plan.after);
+        let after = plan.after.as_ref().map(|after| write::hash(after));
         let read = plan.whole || state.seen.get(&plan.location).is_some_and(|seen| seen.read);
-        state.seen.insert(plan.location.clone(), Seen { hash: after, read });
+        match after {
+            Some(hash) => state.seen.insert(plan.location.clone(), Seen { hash, read }),
+            None => state.seen.remove(&plan.location),
+        };
         state.journal.record(Entry {
             location: plan.location.clone(),
             before: plan.before.as_ref().map(|before| (before.bytes.clone(), before.stat.st_mode)),
@@ -266,6 +287,25 @@ impl Workspace {
             made,
         });
         Ok(())
+    }
+
+    /// Works out a text that the user settled on. `before` is what the user saw the file to be.
+    pub fn plan_settled(
+        &self,
+        path: &str,
+        before: Option<&str>,
+        after: &str,
+    ) -> Result<Plan, WorkspaceError> {
+        let location = self.guard.file(path)?;
+        self.guard.check_writable(&location)?;
+        let now = self.existing(&location)?;
+        if now.as_ref().map(|now| &*now.bytes) != before.map(str::as_bytes) {
+            let shown = self.guard.display(&location);
+            return Err(WorkspaceError::Stale(format!(
+                "{shown} was changed by someone else while the user looked at this change; read it again with read_file, then repeat the change"
+            )));
+        }
+        Ok(Plan { whole: false, ..self.plan(location, now, after.as_bytes().to_vec()) })
     }
 
     /// Plans and applies.
@@ -325,16 +365,31 @@ impl Workspace {
     }
 
     fn plan(&self, location: Location, before: Option<Existing>, after: Vec<u8>) -> Plan {
+        self.plan_with(location, before, Some(after), None)
+    }
+
+    fn plan_with(
+        &self,
+        location: Location,
+        before: Option<Existing>,
+        after: Option<Vec<u8>>,
+        attributes: Option<Attributes>,
+    ) -> Plan {
         let path = self.guard.display(&location);
-        let mode = before.as_ref().map_or(0o644, |before| before.stat.st_mode);
-        let sides =
-            diff::Sides { before: before.as_ref().map(|before| &*before.bytes), after: Some(&after), mode };
-        let diff = diff::unified(&path, sides);
+        let mode = before.as_ref().map(|before| before.stat.st_mode);
+        let new_mode = attributes.as_ref().map(Attributes::mode).or(mode).unwrap_or(0o644);
+        let sides = diff::Sides {
+            before: before.as_ref().map(|before| &*before.bytes),
+            after: after.as_deref(),
+            mode: mode.unwrap_or(new_mode),
+        };
+        let diff = diff::unified_with_mode(&path, sides, new_mode);
         let creates = before.is_none();
         Plan {
             location,
             before,
             after,
+            attributes,
             whole: true,
             path,
             diff,
@@ -348,6 +403,19 @@ impl Workspace {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves maps that are whole: every insert is one step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The text of a file that edits and patches may change.
+fn editable(bytes: &[u8], shown: &str) -> Result<Text, WorkspaceError> {
+    match Content::of(bytes) {
+        Content::Binary(kind) => {
+            Err(WorkspaceError::Refused(format!("{shown} is a {kind}; edit works on text only")))
+        }
+        Content::Text(text) if !text.valid_utf8 => Err(WorkspaceError::Refused(format!(
+            "{shown} is not valid UTF-8, so an edit could damage it; change it with a command that knows its encoding"
+        ))),
+        Content::Text(text) => Ok(text),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod capture;
 mod environment;
+pub mod policy;
 mod running;
 mod state;
 

@@ -44,21 +44,43 @@ impl From<std::io::Error> for WriteError {
     }
 }
 
-/// Puts `bytes` in the place of `name` in `directory`. Mode and owner are those of `like`; without it a new file
-/// gets what the process's umask leaves.
+/// Whose mode and owner a written file has.
+#[derive(Debug, Clone)]
+pub enum Attributes {
+    Like(Stat),
+    /// This mode, less what the process's umask takes.
+    New(u32),
+    /// This mode, and the owner who writes.
+    Exactly(u32),
+}
+
+impl Attributes {
+    /// The permission bits asked for.
+    pub fn mode(&self) -> u32 {
+        match self {
+            Self::Like(stat) => stat.st_mode & 0o7777,
+            Self::New(mode) | Self::Exactly(mode) => mode & 0o7777,
+        }
+    }
+}
+
+/// Puts `bytes` in the place of `name` in `directory`.
 pub fn replace(
     directory: &OwnedFd,
     name: &OsStr,
     bytes: &[u8],
-    like: Option<&Stat>,
+    attributes: Attributes,
     expected: Expected,
 ) -> Result<(), WriteError> {
     let temporary = temporary_name();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // Where the mode is to be copied, nobody else reads the new text before that is done.
-    let mode = Mode::from_raw_mode(if like.is_some() { 0o600 } else { 0o666 });
-    let file = rustix::fs::openat(directory, temporary.as_str(), flags, mode)?;
-    let written = fill(File::from(file), bytes, like)
+    let mode = match &attributes {
+        Attributes::Like(_) | Attributes::Exactly(_) => 0o600,
+        Attributes::New(mode) => *mode,
+    };
+    let file = rustix::fs::openat(directory, temporary.as_str(), flags, Mode::from_raw_mode(mode))?;
+    let written = fill(File::from(file), bytes, &attributes)
         .and_then(|()| put_in_place(directory, &temporary, name, expected));
     if written.is_err() {
         let _ = rustix::fs::unlinkat(directory, temporary.as_str(), AtFlags::empty());
@@ -79,9 +101,9 @@ pub fn remove(directory: &OwnedFd, name: &OsStr, expected: Hash) -> Result<(), W
     Ok(())
 }
 
-fn fill(mut file: File, bytes: &[u8], like: Option<&Stat>) -> Result<(), WriteError> {
+fn fill(mut file: File, bytes: &[u8], attributes: &Attributes) -> Result<(), WriteError> {
     file.write_all(bytes)?;
-    if let Some(like) = like {
+    if let Attributes::Like(like) = attributes {
         let own = rustix::fs::fstat(&file)?;
         if (own.st_uid, own.st_gid) != (like.st_uid, like.st_gid) {
             // Only root may give files away; anyone else keeps them, which is no reason to fail.
@@ -91,8 +113,10 @@ fn fill(mut file: File, bytes: &[u8], like: Option<&Stat>) -> Result<(), WriteEr
             );
             let _ = rustix::fs::fchown(&file, Some(uid), Some(gid));
         }
+    }
+    if let Attributes::Like(Stat { st_mode: mode, .. }) | Attributes::Exactly(mode) = attributes {
         // After the owner: changing that clears set-id bits.
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(like.st_mode & 0o7777))?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
     }
     file.sync_all()?;
     Ok(())
@@ -175,9 +199,12 @@ mod tests {
         let path = root.path().join("f");
         std::fs::write(&path, "theirs").unwrap();
         let stale = Expected::Hash(hash(b"ours"));
-        assert!(matches!(replace(&directory, name, b"new", None, stale), Err(WriteError::Changed)));
         assert!(matches!(
-            replace(&directory, name, b"new", None, Expected::Absent),
+            replace(&directory, name, b"new", Attributes::New(0o666), stale),
+            Err(WriteError::Changed)
+        ));
+        assert!(matches!(
+            replace(&directory, name, b"new", Attributes::New(0o666), Expected::Absent),
             Err(WriteError::Changed)
         ));
         assert!(matches!(remove(&directory, name, hash(b"ours")), Err(WriteError::Changed)));
@@ -194,7 +221,8 @@ mod tests {
         std::fs::hard_link(&path, &other).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o751)).unwrap();
         let stat = rustix::fs::stat(&path).unwrap();
-        replace(&directory, OsStr::new("f"), b"new", Some(&stat), Expected::Hash(hash(b"old"))).unwrap();
+        replace(&directory, OsStr::new("f"), b"new", Attributes::Like(stat), Expected::Hash(hash(b"old")))
+            .unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o751);
         assert_eq!(std::fs::read(&other).unwrap(), b"old");

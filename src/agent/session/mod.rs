@@ -8,11 +8,13 @@ mod compact;
 mod log;
 mod model_calls;
 mod ops;
+mod query;
+mod settle;
 mod tools;
 
 use super::conversation::Conversation;
 use super::opening::later_message;
-use super::protocol::{ApprovalMode, Ending, Event, Op, TurnOutcome, Usage};
+use super::protocol::{Access, ApprovalMode, Ending, Event, Op, TurnOutcome, Usage};
 use super::resume::Resumed;
 use super::surroundings::{is_small, offered_tools, opening_messages};
 use super::transcript::{self, Record, Transcript};
@@ -97,6 +99,8 @@ pub struct Session {
     ops: Receiver<Op>,
     /// Ops that came while a turn ran and are for later.
     pending: VecDeque<Op>,
+    /// Commands of the user's own that ran.
+    commands: u64,
     /// Side questions that came while a turn ran.
     questions: VecDeque<String>,
     cancel: Arc<AtomicBool>,
@@ -161,6 +165,7 @@ impl Session {
             events,
             ops,
             pending: VecDeque::new(),
+            commands: 0,
             questions: VecDeque::new(),
             cancel,
             news,
@@ -189,6 +194,9 @@ impl Session {
                 Op::Submit { text } => self.submit(&text),
                 Op::Typing { text } => self.look_ahead(&text),
                 Op::Undo => self.undo(),
+                Op::Rewind { turns } => self.rewind(turns),
+                Op::Shell { command } => self.shell(&command),
+                Op::Query { query } => self.answer(query),
                 Op::SetMode { mode } => self.set_mode(mode),
                 Op::Ask { text } => {
                     self.lower_flags();
@@ -288,7 +296,19 @@ impl Session {
                     .tools
                     .get(&call.name)
                     .and_then(|tool| tool.preview(&self.workspace, &call.arguments));
-                self.emit(Event::ApprovalRequested { id, name: call.name, summary, access, reason, preview });
+                let changes = self.proposed(&call);
+                let text = |key: &str| call.arguments.get(key)?.as_str().map(str::to_string);
+                let command = text("command").filter(|_| matches!(access, Access::Execute | Access::Network));
+                self.emit(Event::ApprovalRequested {
+                    id,
+                    name: call.name,
+                    summary,
+                    access,
+                    reason,
+                    preview,
+                    changes,
+                    command,
+                });
                 self.wait_for_decision(id)
             }
             Effect::TakeBack { forget } => {
@@ -297,6 +317,7 @@ impl Session {
             }
             Effect::Revise { file } => self.revise(&file),
             Effect::RunTool { id, call } => Input::ToolDone(self.run_tool(id, &call)),
+            Effect::Settle { changes, reason } => Input::ToolDone(self.settle(&changes, reason.as_deref())),
             Effect::Append(_) | Effect::Emit(_) | Effect::Finish(_) => Input::Start,
         }
     }
@@ -390,6 +411,17 @@ impl Session {
             }
             Err(error) => {
                 self.emit(Event::Error { message: format!("nothing was undone: {error}"), hint: None });
+            }
+        }
+    }
+
+    fn rewind(&mut self, turns: usize) {
+        while self.talk.turns.len() > turns {
+            let before = self.talk.turns.len();
+            self.undo();
+            // What cannot be taken back was said, and ends it.
+            if self.talk.turns.len() == before {
+                return;
             }
         }
     }

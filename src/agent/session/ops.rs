@@ -19,6 +19,7 @@ impl Session {
             Op::SetMode { mode } => self.set_mode(mode),
             Op::Interrupt => self.cancel.store(true, Ordering::SeqCst),
             Op::Approve { .. } | Op::Typing { .. } => {}
+            Op::Query { query } => self.answer(query),
             Op::Ask { text } if self.talk.running => self.questions.push_back(text),
             Op::Quit => {
                 self.cancel.store(true, Ordering::SeqCst);

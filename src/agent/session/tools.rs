@@ -91,7 +91,7 @@ impl Session {
     /// Tokens a result may take: what is left beside the answer and what shortening the history takes, and never so
     /// much that a few results fill it all. A full history is shortened before the next answer, so a part is given
     /// even then.
-    fn tool_room(&self) -> usize {
+    pub(super) fn tool_room(&self) -> usize {
         let context = self.model.info().context;
         let left = context.saturating_sub(self.used() + compact::room(context));
         let beside_answer = left.saturating_sub(answer_reserve(context)).min(context / 4);

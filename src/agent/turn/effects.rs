@@ -1,7 +1,7 @@
 //! What goes into a turn and what comes out of it: plain data, shared with the session.
 
 use crate::agent::approval::Verdict;
-use crate::agent::protocol::{Access, Decision, Event, TurnOutcome, Usage};
+use crate::agent::protocol::{Access, Change, Decision, Event, TurnOutcome, Usage};
 use crate::chat::{Message, ToolCall};
 use crate::model::{Generated, ModelError};
 use std::sync::Arc;
@@ -101,6 +101,11 @@ pub enum Effect {
     RunTool {
         id: u64,
         call: ToolCall,
+    },
+    /// In place of running the call: these texts, which the user settled on, land.
+    Settle {
+        changes: Vec<Change>,
+        reason: Option<String>,
     },
     /// `diff` and `compactions` of the outcome are left to the session.
     Finish(TurnOutcome),

@@ -81,14 +81,14 @@ fn core<'s>(old: &'s str, new: &'s str, blank_lines: bool) -> Option<(Core<'s>, 
         .then_some((Core { text: old_text, terminated }, Core { text: new_text, terminated }))
 }
 
-struct Line<'l> {
-    indent: &'l str,
+pub(in crate::workspace) struct Line<'l> {
+    pub indent: &'l str,
     /// The rest without white space at its end, composed.
-    key: std::borrow::Cow<'l, str>,
+    pub key: std::borrow::Cow<'l, str>,
 }
 
 impl<'l> Line<'l> {
-    fn of(line: &'l str) -> Self {
+    pub fn of(line: &'l str) -> Self {
         let rest = line.trim_start_matches([' ', '\t']);
         let indent = &line[..line.len() - rest.len()];
         let rest = rest.trim_end_matches([' ', '\t', '\r']);
@@ -125,8 +125,8 @@ impl<'t> Lines<'t> {
 }
 
 /// How the file's indentation comes from the model's.
-#[derive(Debug, PartialEq, Eq)]
-enum Shift<'l> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::workspace) enum Shift<'l> {
     Add(&'l str),
     Remove(&'l str),
     /// The file has one tab where the model wrote this many blanks.
@@ -136,7 +136,7 @@ enum Shift<'l> {
 
 impl<'l> Shift<'l> {
     /// The one way that explains every pair of (file, model); `None` where there is no such way.
-    fn between(pairs: impl Iterator<Item = (&'l str, &'l str)> + Clone) -> Option<Self> {
+    pub fn between(pairs: impl Iterator<Item = (&'l str, &'l str)> + Clone) -> Option<Self> {
         let (file, model) = pairs.clone().next()?;
         if let Some(prefix) = file.strip_suffix(model)
             && pairs.clone().all(|(file, model)| file.strip_suffix(model) == Some(prefix))
@@ -160,7 +160,7 @@ impl<'l> Shift<'l> {
         None
     }
 
-    fn apply(&self, new: &str) -> Option<String> {
+    pub fn apply(&self, new: &str) -> Option<String> {
         let lines: Option<Vec<String>> = new
             .split('\n')
             .map(|line| {

@@ -36,10 +36,11 @@ unsafe fn rows32<K: Block32, const T: usize>(walk: Walk<'_, T>, parts: &mut [Par
                 ahead(p, bytes);
                 let head = head(K::KIND, p);
                 // Nothing is stored between these, so that the compiler takes the weights apart once for all.
-                let sums: [__m256i; T] = std::array::from_fn(|t| {
-                    let y = _mm256_loadu_si256(acts[t].q.as_ptr().add(b * 32).cast());
-                    _mm256_madd_epi16(K::products(p, y), _mm256_set1_epi16(1))
-                });
+                let mut sums = [_mm256_setzero_si256(); T];
+                for (sum, act) in sums.iter_mut().zip(&acts) {
+                    let y = _mm256_loadu_si256(act.q.as_ptr().add(b * 32).cast());
+                    *sum = _mm256_madd_epi16(K::products(p, y), _mm256_set1_epi16(1));
+                }
                 for (part, sum) in parts.iter_mut().zip(sums) {
                     (part.sum[r], part.d[r]) = (sum, head);
                 }

@@ -148,6 +148,7 @@ macro_rules! walk_rows {
             out
         }
 
+        #[allow(clippy::needless_range_loop)] // registers read best by number
         #[target_feature(enable = $features)]
         unsafe fn rows256<K: Block256, const T: usize>(walk: Walk<'_, T>, parts: &mut [Part]) -> [__m256; T] {
             let Walk { data, stride, count, blocks, acts } = walk;
@@ -159,11 +160,14 @@ macro_rules! walk_rows {
                         let p = data.add(r * stride + b * bytes);
                         ahead(p, bytes);
                         // Nothing is stored between these, so that the compiler takes the weights apart once for all.
-                        let made: [Block; T] = std::array::from_fn(|t| {
-                            K::block(p, acts[t].q.as_ptr().add(b * 256), acts[t].sums.as_ptr().add(b * 16))
-                        });
-                        for (t, block) in made.into_iter().enumerate() {
-                            let part = parts.get_unchecked_mut(b * T + t);
+                        // A closure would not be inlined: it has features that `from_fn` lacks.
+                        let mut made = [Block { sum: $zero, d: 0, min: 0 }; T];
+                        for t in 0..T {
+                            let act = acts.get_unchecked(t);
+                            made[t] = K::block(p, act.q.as_ptr().add(b * 256), act.sums.as_ptr().add(b * 16));
+                        }
+                        for t in 0..T {
+                            let (block, part) = (made[t], parts.get_unchecked_mut(b * T + t));
                             (part.sum[r], part.d[r], part.min[r]) = (block.sum, block.d, block.min);
                         }
                     }

@@ -8,6 +8,7 @@ use crate::engine::quant::QuantType;
 use std::arch::x86_64::*;
 
 /// What a block gives: sum lanes, the stored d (and dmin in the upper half), the minima times their sums.
+#[derive(Clone, Copy)]
 pub struct Block {
     pub sum: __m512i,
     pub d: u32,

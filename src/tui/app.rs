@@ -1,0 +1,523 @@
+//! The state of the interface and how it changes: an input comes in, effects go out. No terminal, no clock of its own, no
+//! threads. What the agent tells is taken in by `events`, keys by `keys`, slash commands by `slash`; `draw` shows it.
+
+use super::approval::Approval;
+use super::block::{Kind, Look};
+use super::composer::Composer;
+use super::input::{Ask, Choice, Effect, Input, Purpose, Start, Told, Which};
+use super::meter::Meter;
+use super::picker::{About, Picker};
+use super::review::{self, Review};
+use super::search::Search;
+use super::theme::{Theme, ThemeName};
+use super::transcript::Transcript;
+use super::vim::Vim;
+use crate::agent::protocol::{ApprovalMode, Op, Query};
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// What fills the screen, or the lower part of it, in place of the composer.
+pub enum Overlay {
+    Help { top: usize },
+    Picker(Picker),
+    Review(Review),
+    Approval(Approval),
+    Search(Search),
+}
+
+/// Completions of what is being typed.
+pub struct Popup {
+    /// Where in the text it begins.
+    pub from: usize,
+    pub items: Vec<(String, String)>,
+    pub at: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing was begun.
+    Idle,
+    Loading,
+    /// There is no model; one may be on its way.
+    NoModel,
+    Pulling(String),
+    Ready,
+    Running,
+    /// A session ends so that another can begin.
+    Switching {
+        model: Option<String>,
+        session: Which,
+    },
+    /// The session went away, or none could be begun.
+    Gone,
+}
+
+pub struct Session {
+    pub id: String,
+    pub model: String,
+    pub directory: String,
+    pub sandbox: String,
+}
+
+pub struct App {
+    pub theme: Theme,
+    pub expanded: bool,
+    pub mouse: bool,
+    pub width: usize,
+    pub transcript: Transcript,
+    pub composer: Composer,
+    pub vim: Option<Vim>,
+    pub overlay: Option<Overlay>,
+    pub popup: Option<Popup>,
+    pub phase: Phase,
+    pub session: Option<Session>,
+    pub mode: ApprovalMode,
+    pub meter: Meter,
+    pub start: Start,
+    /// Requests that wait for the turn that runs.
+    pub queue: VecDeque<String>,
+    /// The request that the session has and has not begun.
+    pub sent: Option<String>,
+    pub files: Vec<String>,
+    /// What the session was told of the request that is being written.
+    pub ahead: String,
+    /// Commands that may run unasked, byte for byte.
+    pub allowed: HashSet<String>,
+    pub interrupting: bool,
+    /// When Ctrl+C, or Esc, was last pressed with nothing else to stop.
+    pub ctrl_c: Option<Instant>,
+    pub escape: Option<Instant>,
+    pub last_key: Option<Instant>,
+    pub asked_at: Option<Instant>,
+    /// A word on the status line that goes with the next key.
+    pub hint: Option<String>,
+    /// Turns that are taken back by `/rewind`, the words of the last one go to the composer.
+    pub taking_back: bool,
+    pub effects: Vec<Effect>,
+}
+
+impl App {
+    pub fn new(theme: ThemeName) -> Self {
+        Self {
+            theme: Theme::new(theme),
+            expanded: false,
+            mouse: true,
+            width: 80,
+            transcript: Transcript::default(),
+            composer: Composer::default(),
+            vim: None,
+            overlay: None,
+            popup: None,
+            phase: Phase::Idle,
+            session: None,
+            mode: ApprovalMode::Default,
+            meter: Meter::default(),
+            start: Start::default(),
+            queue: VecDeque::new(),
+            sent: None,
+            files: Vec::new(),
+            ahead: String::new(),
+            allowed: HashSet::new(),
+            interrupting: false,
+            ctrl_c: None,
+            escape: None,
+            last_key: None,
+            asked_at: None,
+            hint: None,
+            taking_back: false,
+            effects: Vec::new(),
+        }
+    }
+
+    pub fn look(&self) -> Look {
+        Look { columns: self.width.max(8), expanded: self.expanded, theme: self.theme }
+    }
+
+    /// Something moves on the screen by itself.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.phase, Phase::Loading | Phase::Running | Phase::Pulling(_))
+            || self.meter.doing.is_some()
+    }
+
+    pub fn handle(&mut self, input: Input, now: Instant) -> Vec<Effect> {
+        match input {
+            Input::Key(key) => self.key(key, now),
+            Input::Paste(text) => self.paste(&text),
+            Input::Wheel(lines) => self.wheel(lines),
+            Input::Agent(event) => self.event(event, now),
+            Input::AgentGone => self.gone(),
+            Input::Told(told) => self.told(told, now),
+            Input::Edited { purpose, text, problem } => self.edited(purpose, text, problem),
+            Input::Panicked(message) => {
+                self.error(
+                    &format!("a part of Qwright failed: {message}"),
+                    Some("the session log is sound; --continue takes it up"),
+                );
+            }
+            Input::Resize | Input::Tick => {}
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    pub fn send(&mut self, op: Op) {
+        self.effects.push(Effect::Op(op));
+    }
+
+    pub fn note(&mut self, text: &str) {
+        self.transcript.push(Kind::Note(text.to_string()));
+        self.transcript.scroll_to_end();
+    }
+
+    pub fn error(&mut self, message: &str, hint: Option<&str>) {
+        let hint = hint.map(str::to_string);
+        self.transcript.push(Kind::Error { message: message.to_string(), hint });
+    }
+
+    /// Sends a request, or keeps it until the turn that runs has ended.
+    pub fn submit(&mut self, text: String) {
+        self.transcript.scroll_to_end();
+        self.queue.push_back(text);
+        self.send_next();
+    }
+
+    /// The session reads ahead what is certain of the request that is being written: its whole words.
+    pub fn read_ahead(&mut self) {
+        let text = self.composer.text();
+        let whole = text.rfind(char::is_whitespace).map_or("", |end| &text[..end]);
+        if self.phase == Phase::Ready && !text.starts_with(['/', '!', '?']) && whole != self.ahead {
+            self.ahead = whole.to_string();
+            let text = text.to_string();
+            self.send(Op::Typing { text });
+        }
+    }
+
+    pub fn send_next(&mut self) {
+        if self.phase == Phase::Ready
+            && self.sent.is_none()
+            && let Some(text) = self.queue.pop_front()
+        {
+            self.sent = Some(text.clone());
+            self.send(Op::Submit { text });
+        }
+    }
+
+    pub fn interrupt(&mut self) {
+        if !std::mem::replace(&mut self.interrupting, true) {
+            self.send(Op::Interrupt);
+        }
+        // What waited comes back to be looked at again.
+        if !self.queue.is_empty() {
+            let waiting: Vec<String> = self.queue.drain(..).collect();
+            let text = [waiting.join("\n"), self.composer.text().to_string()].join("\n");
+            self.composer.set(text.trim_end_matches('\n'));
+        }
+    }
+
+    pub fn set_mode(&mut self, mode: ApprovalMode) {
+        self.mode = mode;
+        if self.session.is_some() {
+            self.send(Op::SetMode { mode });
+        }
+    }
+
+    /// Ends the session that runs, if one does, and opens another.
+    pub fn open(&mut self, model: Option<String>, session: Which) {
+        self.overlay = None;
+        self.sent = None;
+        if self.session.take().is_some() {
+            self.phase = Phase::Switching { model, session };
+            self.send(Op::Quit);
+        } else {
+            self.phase = Phase::Loading;
+            self.effects.push(Effect::Ask(Ask::Open { model, session }));
+        }
+    }
+
+    fn gone(&mut self) {
+        self.meter.end_turn();
+        self.transcript.stop();
+        match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Switching { model, session } => {
+                self.phase = Phase::Loading;
+                self.effects.push(Effect::Ask(Ask::Open { model, session }));
+            }
+            _ => {
+                self.session = None;
+                self.error("the session has ended", Some("/resume takes it up again"));
+            }
+        }
+    }
+
+    fn told(&mut self, told: Told, now: Instant) {
+        match told {
+            Told::Start(start) => self.begin(*start),
+            Told::Loading { done, total } => {
+                self.phase = Phase::Loading;
+                self.meter.progress("loading the model", done, total, now);
+            }
+            Told::Note(text) => self.note(&text),
+            Told::Failed { message, hint } => {
+                self.meter.end_turn();
+                self.phase = Phase::Gone;
+                self.error(&message, hint.as_deref());
+            }
+            Told::NoModel => {
+                self.phase = Phase::NoModel;
+                self.meter.doing("measuring what this machine can run", now);
+                self.effects.push(Effect::Ask(Ask::Plan));
+            }
+            Told::Plan { machine, rows } => {
+                self.meter.end_turn();
+                let title = format!("No model is here yet. This machine can run:\n{machine}");
+                self.overlay = Some(Overlay::Picker(Picker::new(About::First, &title, rows)));
+            }
+            Told::Pulling { done, total, note } => {
+                if let Some(note) = note {
+                    self.note(&note);
+                }
+                self.meter.progress("downloading", done, total.unwrap_or(0), now);
+            }
+            Told::Pulled { name } => {
+                self.meter.end_turn();
+                self.note(&format!("{name} is here."));
+                self.open(Some(name), Which::New);
+            }
+            Told::Models(choices) => self.pick(About::Model, "Go on with which model?", choices),
+            Told::Sessions(choices) => self.pick(About::Session, "Resume which session?", choices),
+            Told::Files(files) => {
+                self.files = files;
+                self.complete();
+            }
+            Told::Memory { path, text } => {
+                self.effects.push(Effect::Edit { text, name: path, purpose: Purpose::Memory });
+            }
+            Told::Saved(what) => self.note(&what),
+        }
+    }
+
+    fn pick(&mut self, about: About, title: &str, choices: Vec<Choice>) {
+        if choices.is_empty() {
+            return self.note("There is nothing to choose from.");
+        }
+        self.overlay = Some(Overlay::Picker(Picker::new(about, title, choices)));
+    }
+
+    fn begin(&mut self, start: Start) {
+        self.composer = Composer::with_history(start.history.clone());
+        self.allowed.extend(start.always.iter().cloned());
+        if start.vim {
+            self.vim = Some(Vim::default());
+        }
+        let lines = vec![
+            format!("Qwright {}", start.version),
+            start.directory.clone(),
+            "? for help, / for commands, @ for files, ! for a command of yours".to_string(),
+        ];
+        self.transcript.push(Kind::Welcome(lines));
+        if let Some(prompt) = &start.prompt {
+            self.queue.push_back(prompt.clone());
+        }
+        self.start = start;
+    }
+
+    fn edited(&mut self, purpose: Purpose, text: Option<String>, problem: Option<String>) {
+        if let Some(problem) = problem {
+            self.error(&problem, Some("set EDITOR to an editor that runs in a terminal"));
+        }
+        let Some(text) = text else { return };
+        match purpose {
+            Purpose::Composer => self.composer.set(text.trim_end_matches('\n')),
+            Purpose::Memory => self.effects.push(Effect::Ask(Ask::SaveMemory(text))),
+            Purpose::Hunk => {
+                if let Some(Overlay::Review(review)) = &mut self.overlay {
+                    let outcome = review.edited(text);
+                    self.reviewed(outcome);
+                }
+            }
+        }
+    }
+
+    pub fn reviewed(&mut self, outcome: review::Outcome) {
+        match outcome {
+            review::Outcome::Stay(effects) => self.effects.extend(effects),
+            review::Outcome::Close(effects) => {
+                self.effects.extend(effects);
+                self.overlay = None;
+            }
+        }
+    }
+
+    pub fn ask(&mut self, query: Query) {
+        if self.session.is_some() {
+            self.send(Op::Query { query });
+        } else {
+            self.note("No session is open yet.");
+        }
+    }
+
+    fn wheel(&mut self, lines: isize) {
+        match &mut self.overlay {
+            Some(Overlay::Review(review)) => review.scroll(lines),
+            Some(Overlay::Approval(approval)) => approval.scroll(lines),
+            Some(Overlay::Help { top }) => *top = top.saturating_add_signed(lines),
+            _ => {
+                let look = self.look();
+                self.transcript.scroll(lines, &look);
+            }
+        }
+    }
+
+    fn paste(&mut self, text: &str) {
+        match &mut self.overlay {
+            Some(Overlay::Review(review)) => review.paste(text),
+            Some(Overlay::Approval(approval)) => approval.paste(text),
+            Some(_) => {}
+            None => {
+                self.composer.insert(text);
+                self.complete();
+            }
+        }
+    }
+
+    /// Both within so short a time are one gesture.
+    pub fn again(last: Option<Instant>, now: Instant) -> bool {
+        last.is_some_and(|last| now.duration_since(last) < Duration::from_millis(1500))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::protocol::{Access, Change, Decision, Ending, Event, TurnOutcome};
+    use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+    struct Driven {
+        app: App,
+        now: Instant,
+    }
+
+    impl Driven {
+        fn new() -> Self {
+            let mut driven = Self { app: App::new(ThemeName::Plain), now: Instant::now() };
+            driven.event(Event::SessionStarted {
+                id: "s".into(),
+                model: "m".into(),
+                context: 1000,
+                directory: "d".into(),
+                mode: ApprovalMode::Default,
+                sandbox: "full".into(),
+                sandbox_note: String::new(),
+            });
+            driven
+        }
+
+        fn event(&mut self, event: Event) -> Vec<Effect> {
+            self.now += Duration::from_secs(1);
+            self.app.handle(Input::Agent(event), self.now)
+        }
+
+        fn key(&mut self, code: KeyCode, modifiers: KeyModifiers) -> Vec<Effect> {
+            self.now += Duration::from_millis(10);
+            self.app.handle(Input::Key(KeyEvent::new(code, modifiers)), self.now)
+        }
+
+        fn typed(&mut self, text: &str) -> Vec<Effect> {
+            let sign = |c| if c == '\n' { KeyCode::Enter } else { KeyCode::Char(c) };
+            text.chars().flat_map(|c| self.key(sign(c), KeyModifiers::NONE)).collect()
+        }
+    }
+
+    fn submit(text: &str) -> Effect {
+        Effect::Op(Op::Submit { text: text.into() })
+    }
+
+    fn remember(text: &str) -> Effect {
+        Effect::Ask(Ask::Remember(text.into()))
+    }
+
+    fn finished(ending: Ending) -> Event {
+        Event::TurnFinished { outcome: TurnOutcome::ended(ending) }
+    }
+
+    #[test]
+    fn a_request_waits_for_the_turn_that_runs_and_comes_back_on_an_interrupt() {
+        let mut d = Driven::new();
+        assert_eq!(d.typed("one\n"), [remember("one"), submit("one")]);
+        d.event(Event::TurnStarted);
+        assert_eq!(d.typed("two\n"), [remember("two")]);
+        assert_eq!(d.event(finished(Ending::Done)), [submit("two")]);
+        d.event(Event::TurnStarted);
+        d.typed("three\n");
+        assert_eq!(d.key(KeyCode::Esc, KeyModifiers::NONE), [Effect::Op(Op::Interrupt)]);
+        assert!(d.key(KeyCode::Esc, KeyModifiers::NONE).is_empty(), "once is enough");
+        assert_eq!(d.app.composer.text(), "three");
+        assert!(d.event(finished(Ending::Interrupted)).is_empty());
+    }
+
+    #[test]
+    fn a_question_takes_no_key_that_was_meant_for_the_composer() {
+        let mut d = Driven::new();
+        d.typed("x\n");
+        d.event(Event::TurnStarted);
+        let ask = Event::ApprovalRequested {
+            id: 7,
+            name: "edit".into(),
+            summary: String::new(),
+            access: Access::Write,
+            reason: String::new(),
+            preview: None,
+            changes: vec![Change { path: "f".into(), before: Some("a\n".into()), after: Some("b\n".into()) }],
+            command: None,
+        };
+        d.typed("ma");
+        d.app.handle(Input::Agent(ask), d.now);
+        assert!(d.typed("y").is_empty() && d.app.overlay.is_some());
+        d.now += Duration::from_secs(1);
+        assert_eq!(d.typed("y"), [Effect::Op(Op::Approve { id: 7, decision: Decision::Allow })]);
+    }
+
+    #[test]
+    fn ctrl_c_leaves_at_the_second_time_and_ctrl_d_on_an_empty_line() {
+        let mut d = Driven::new();
+        d.typed("abc");
+        assert!(d.key(KeyCode::Char('d'), KeyModifiers::CONTROL).is_empty());
+        assert!(d.key(KeyCode::Char('c'), KeyModifiers::CONTROL).is_empty());
+        assert!(d.app.composer.is_empty());
+        assert_eq!(d.key(KeyCode::Char('c'), KeyModifiers::CONTROL), [Effect::Quit]);
+        assert_eq!(d.key(KeyCode::Char('d'), KeyModifiers::CONTROL), [Effect::Quit]);
+    }
+
+    #[test]
+    fn a_command_that_was_allowed_runs_again_as_it_stands_and_no_other() {
+        let mut d = Driven::new();
+        d.app.allowed.insert("make".into());
+        let ask = |command: &str| Event::ApprovalRequested {
+            id: 1,
+            name: "run_shell_command".into(),
+            summary: String::new(),
+            access: Access::Execute,
+            reason: String::new(),
+            preview: None,
+            changes: Vec::new(),
+            command: Some(command.into()),
+        };
+        assert_eq!(d.event(ask("make")), [Effect::Op(Op::Approve { id: 1, decision: Decision::Allow })]);
+        d.event(ask("make x"));
+        assert!(matches!(d.app.overlay, Some(Overlay::Approval(_))));
+    }
+
+    #[test]
+    fn every_slash_command_does_something_without_a_session_and_with_one() {
+        for command in super::super::slash::COMMANDS {
+            for mut d in [Driven::new(), Driven { app: App::new(ThemeName::Plain), now: Instant::now() }] {
+                let before = d.app.transcript.kinds().count();
+                let effects = d.typed(&format!(" /{}\n", command.name));
+                let did = effects.iter().any(|effect| !matches!(effect, Effect::Ask(Ask::Remember(_))))
+                    || d.app.overlay.is_some()
+                    || d.app.transcript.kinds().count() != before
+                    || !d.app.queue.is_empty();
+                assert!(did, "/{}", command.name);
+            }
+        }
+    }
+}

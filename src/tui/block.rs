@@ -1,0 +1,244 @@
+//! One block of the transcript: what it is, and how it looks. Folded or open, and how wide, is the same for all.
+
+use super::markdown;
+use super::text::{Break, line, shortened, span, wrap, wrap_text};
+use super::theme::Theme;
+use ratatui::text::{Line, Span};
+
+/// Lines of a running command's output that are shown while it is folded.
+const LIVE: usize = 5;
+/// Lines of a diff that are shown while it is folded.
+const DIFF: usize = 12;
+
+/// What all blocks have in common when they are laid out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Look {
+    pub columns: usize,
+    pub expanded: bool,
+    pub theme: Theme,
+}
+
+#[derive(Debug)]
+pub struct Call {
+    pub id: u64,
+    pub name: String,
+    pub summary: String,
+    /// `None`: it runs.
+    pub ok: Option<bool>,
+    pub output_lines: usize,
+    /// Lines added and removed.
+    pub counts: Option<(usize, usize)>,
+}
+
+impl Call {
+    pub fn new(id: u64, name: &str, summary: &str) -> Self {
+        let (name, summary) = (name.to_string(), summary.to_string());
+        Self { id, name, summary, ok: None, output_lines: 0, counts: None }
+    }
+}
+
+#[derive(Debug)]
+pub enum Kind {
+    Welcome(Vec<String>),
+    Request {
+        text: String,
+        taken_back: bool,
+    },
+    Answer(String),
+    Thinking(String),
+    Call(Call),
+    /// A part of a call's output; `live`: the last part of a call that runs.
+    Output {
+        call: u64,
+        text: String,
+        lines: usize,
+        live: bool,
+    },
+    Diff(String),
+    Note(String),
+    Error {
+        message: String,
+        hint: Option<String>,
+    },
+}
+
+impl Kind {
+    /// A blank line keeps it apart from `above`.
+    pub fn stands_apart(&self, above: &Self) -> bool {
+        match self {
+            Self::Output { .. } | Self::Diff(_) => false,
+            Self::Call(_) => !matches!(above, Self::Call(_) | Self::Output { .. } | Self::Diff(_)),
+            Self::Note(_) => !matches!(above, Self::Note(_)),
+            _ => true,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Block {
+    pub kind: Kind,
+    gap: bool,
+    kept: Option<(Look, Vec<Line<'static>>)>,
+}
+
+impl Block {
+    pub fn new(kind: Kind, gap: bool) -> Self {
+        Self { kind, gap, kept: None }
+    }
+
+    /// The kind, to change it: it is laid out anew.
+    pub fn change(&mut self) -> &mut Kind {
+        self.kept = None;
+        &mut self.kind
+    }
+
+    pub fn kept(&self) -> usize {
+        self.kept.as_ref().map_or(0, |(_, lines)| lines.len())
+    }
+
+    pub fn forget(&mut self) {
+        self.kept = None;
+    }
+
+    pub fn lines(&mut self, look: &Look) -> &[Line<'static>] {
+        if self.kept.as_ref().is_some_and(|(old, _)| old != look) {
+            self.kept = None;
+        }
+        let (kind, gap) = (&self.kind, self.gap);
+        let (_, lines) = self.kept.get_or_insert_with(|| {
+            let mut lines = layout(kind, look);
+            if gap && !lines.is_empty() {
+                lines.insert(0, Line::default());
+            }
+            (*look, lines)
+        });
+        lines
+    }
+}
+
+fn layout(kind: &Kind, look: &Look) -> Vec<Line<'static>> {
+    let theme = &look.theme;
+    match kind {
+        Kind::Welcome(lines) => welcome(lines, look),
+        Kind::Request { text, taken_back } => {
+            let (style, mark) = if *taken_back { (theme.dim, "✗ ") } else { (theme.user, "> ") };
+            let (first, rest) = ([span(mark, style)], [span("  ", style)]);
+            let text_style = if *taken_back { theme.dim } else { theme.bold };
+            let mut lines = Vec::new();
+            for (index, part) in text.split('\n').enumerate() {
+                let before = if index == 0 { &first } else { &rest };
+                lines.extend(wrap(&[span(part, text_style)], look.columns, Break::Words, before, &rest));
+            }
+            lines
+        }
+        Kind::Answer(text) => markdown::layout(text, look.columns, theme),
+        Kind::Thinking(text) if look.expanded => {
+            let mut lines = vec![line("· thinking", theme.dim)];
+            lines.extend(wrap_text(text.trim_end(), look.columns, Break::Words, theme.dim, "  "));
+            lines
+        }
+        Kind::Thinking(text) => {
+            let count = text.trim_end().lines().count().max(1);
+            vec![line(&format!("· thinking ({})", counted(count, "line")), theme.dim)]
+        }
+        Kind::Call(call) => vec![call_line(call, look)],
+        Kind::Output { text, live, .. } => {
+            let text = text.strip_suffix('\n').unwrap_or(text);
+            if look.expanded {
+                return wrap_text(text, look.columns, Break::Anywhere, theme.dim, "    ");
+            }
+            if !live {
+                return Vec::new();
+            }
+            let last: Vec<&str> = text.rsplit('\n').take(LIVE).collect();
+            let room = look.columns.saturating_sub(4);
+            last.iter().rev().map(|text| line(&format!("    {}", shortened(text, room)), theme.dim)).collect()
+        }
+        Kind::Diff(diff) => diff_lines(diff, look),
+        Kind::Note(text) => wrap_text(text, look.columns, Break::Words, theme.dim, ""),
+        Kind::Error { message, hint } => {
+            let (first, rest) = ([span("! ", theme.bad)], [span("  ", theme.bad)]);
+            let mut lines: Vec<Line<'static>> = Vec::new();
+            for (index, part) in message.split('\n').enumerate() {
+                let before = if index == 0 { &first } else { &rest };
+                lines.extend(wrap(&[span(part, theme.bad)], look.columns, Break::Words, before, &rest));
+            }
+            if let Some(hint) = hint {
+                lines.extend(wrap(&[span(hint, theme.dim)], look.columns, Break::Words, &rest, &rest));
+            }
+            lines
+        }
+    }
+}
+
+fn welcome(lines: &[String], look: &Look) -> Vec<Line<'static>> {
+    let mut shown = Vec::new();
+    for (index, text) in lines.iter().enumerate() {
+        let style = if index == 0 { look.theme.user } else { look.theme.dim };
+        shown.extend(wrap(&[span(text, style)], look.columns, Break::Words, &[], &[]));
+    }
+    shown
+}
+
+pub fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+fn call_line(call: &Call, look: &Look) -> Line<'static> {
+    let theme = &look.theme;
+    let (mark, style) = match call.ok {
+        None => ("● ", theme.warn),
+        Some(true) => ("✓ ", theme.good),
+        Some(false) => ("✗ ", theme.bad),
+    };
+    let mut after = Vec::new();
+    if let Some((added, removed)) = call.counts {
+        after.push(Span::styled(format!("  +{added}"), theme.good));
+        after.push(Span::styled(format!(" -{removed}"), theme.bad));
+    }
+    if call.output_lines > 0 && call.ok.is_some() && !look.expanded {
+        after.push(Span::styled(format!("  {} (Ctrl+O)", counted(call.output_lines, "line")), theme.dim));
+    }
+    let used: usize = 2 + after.iter().map(Span::width).sum::<usize>();
+    let summary = shortened(&call.summary, look.columns.saturating_sub(used).max(8));
+    let mut spans = vec![Span::styled(mark, style), Span::styled(summary, theme.text)];
+    spans.extend(after);
+    Line::from(spans)
+}
+
+/// Lines added and removed by a unified diff.
+pub fn count_diff(diff: &str) -> (usize, usize) {
+    let body = diff.lines().filter(|line| !line.starts_with("+++ ") && !line.starts_with("--- "));
+    body.fold((0, 0), |(added, removed), line| match line.as_bytes().first() {
+        Some(b'+') => (added + 1, removed),
+        Some(b'-') => (added, removed + 1),
+        _ => (added, removed),
+    })
+}
+
+fn diff_lines(diff: &str, look: &Look) -> Vec<Line<'static>> {
+    let theme = &look.theme;
+    let header = |line: &&str| {
+        ["diff --git", "--- ", "+++ ", "new file", "deleted file", "index "]
+            .iter()
+            .any(|word| line.starts_with(word))
+    };
+    let body: Vec<&str> = diff.lines().filter(|line| !header(line)).collect();
+    let shown = if look.expanded || body.len() <= DIFF + 2 { body.len() } else { DIFF };
+    let margin = [span("    ", theme.text)];
+    let mut lines = Vec::new();
+    for text in &body[..shown] {
+        let style = match text.as_bytes().first() {
+            Some(b'+') => theme.added,
+            Some(b'-') => theme.removed,
+            Some(b'@') => theme.accent,
+            _ => theme.dim,
+        };
+        lines.extend(wrap(&[span(text, style)], look.columns, Break::Anywhere, &margin, &margin));
+    }
+    if shown < body.len() {
+        let more = format!("    … {} more (Ctrl+O)", counted(body.len() - shown, "line"));
+        lines.push(line(&more, theme.dim));
+    }
+    lines
+}
