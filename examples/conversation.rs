@@ -75,6 +75,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             min_p: 0.0,
             repetition_penalty: 1.05,
         },
+        decoding: Default::default(),
         snapshots: None,
     };
     let model =

@@ -77,6 +77,7 @@ fn load(path: &str, kv: KvType, context: usize, snapshots: &Path) -> Result<Loca
             min_p: 0.0,
             repetition_penalty: 1.0,
         },
+        decoding: Default::default(),
         snapshots: Some((snapshots.to_path_buf(), 20_000_000_000)),
     };
     LocalModel::load(Path::new(path), &options, &AtomicBool::new(false), &mut |_, _| {})
@@ -94,6 +95,7 @@ fn ask(
         sampling: Sampling { seed: 0, temperature: Some(0.0), max_tokens: most },
         must_call: None,
         words_only: false,
+        values: None,
         aside: most > 1,
         cancel: &never,
     };

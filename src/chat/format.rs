@@ -162,7 +162,7 @@ impl ChatFormat {
         self == ChatFormat::Thinking
     }
 
-    pub(super) fn is_xml(self) -> bool {
+    pub fn is_xml(self) -> bool {
         self == ChatFormat::Qwen3Coder
     }
 

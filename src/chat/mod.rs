@@ -21,7 +21,7 @@ mod read_hermes;
 mod read_xml;
 mod render_hermes;
 mod render_xml;
-mod schema;
+pub mod schema;
 mod validate;
 
 use serde::{Deserialize, Serialize};

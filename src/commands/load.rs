@@ -5,7 +5,7 @@
 use super::memory::Ask;
 use super::{Failure, exit};
 use crate::chat::ChatFormat;
-use crate::config::Config;
+use crate::config::{Config, Switch};
 use crate::engine::EngineOptions;
 use crate::engine::backend::BackendKind;
 use crate::engine::gguf::Gguf;
@@ -15,7 +15,7 @@ use crate::engine::memory::Load;
 use crate::engine::sampler::SamplingParams;
 use crate::engine::weights::ModelConfig;
 use crate::hub::{self, Located};
-use crate::model::local::{DEFAULT_CONTEXT, LocalModel, LocalOptions};
+use crate::model::local::{DEFAULT_CONTEXT, Decoding, LocalModel, LocalOptions};
 use crate::model::{Model, ModelError};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,6 +130,10 @@ fn options(config: &Config, located: &Located) -> LocalOptions {
         context: config.settings.ctx,
         format: located.entry.and_then(|entry| entry.format.parse::<ChatFormat>().ok()),
         sampling,
+        decoding: Decoding {
+            masks: config.settings.masks != Some(Switch::Off),
+            drafts: config.settings.drafts != Some(Switch::Off),
+        },
         snapshots: snapshots(config),
     }
 }

@@ -114,7 +114,7 @@ pub fn command(args: TuiArgs) -> CommandResult {
         always: state.as_deref().map(|state| always(state, &root)).unwrap_or_default(),
         commands: own_commands(&config),
         theme: None,
-        vim: config.settings.vim == Some(Switch::Yes),
+        vim: config.settings.vim == Some(Switch::On),
         prompt: args.prompt.clone(),
     };
     let mut host = TuiHost {

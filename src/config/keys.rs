@@ -26,6 +26,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "ctx", help: "tokens of context" },
     Key { name: "load", help: "where weights lie: map (in the file) or copy (in memory, huge pages)" },
     Key { name: "snapshots", help: "GB on disk for keys and values of sessions (0: keep none)" },
+    Key { name: "masks", help: "on or off: hold tool calls to their grammar and to the workspace" },
+    Key { name: "drafts", help: "on or off: guess what comes next (faster, and the output is the same)" },
     Key { name: "sandbox", help: "sandbox tier: auto, full, reduced or none" },
     Key { name: "approval_mode", help: "plan, default, auto-edit or yolo" },
     Key { name: "seed", help: "seed of the sampler" },
@@ -34,7 +36,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "max_tool_calls", help: "tool calls in one run" },
     Key { name: "max_tokens", help: "tokens the model may write in one run" },
     Key { name: "theme", help: "colours of the terminal interface: dark, light or none" },
-    Key { name: "vim", help: "vi keys in the composer: yes or no" },
+    Key { name: "vim", help: "on or off: vi keys in the composer" },
     Key { name: "max_wall_time", help: "time of one run: seconds, or 90s, 10m, 2h" },
 ];
 
@@ -49,6 +51,8 @@ pub struct Settings {
     pub load: Option<LoadKind>,
     /// Gigabytes.
     pub snapshots: Option<u64>,
+    pub masks: Option<Switch>,
+    pub drafts: Option<Switch>,
     pub sandbox: SandboxMode,
     pub approval_mode: Option<ApprovalMode>,
     pub seed: Option<u64>,
@@ -93,7 +97,7 @@ choice!(/// Which sandbox tier commands run in.
 choice!(/// Colours of the terminal interface.
     ThemeChoice { Dark = "dark", Light = "light", None = "none" });
 choice!(/// On or off.
-    Switch { Yes = "yes", No = "no" });
+    Switch { On = "on", Off = "off" });
 choice!(/// What runs unasked.
     ApprovalMode { Plan = "plan", Default = "default", AutoEdit = "auto-edit", Yolo = "yolo" });
 
@@ -153,6 +157,8 @@ impl Settings {
             "ctx" => self.ctx = Some(raw.whole(256, 16_777_216)? as usize),
             "load" => self.load = Some(raw.word()?.parse()?),
             "snapshots" => self.snapshots = Some(raw.whole(0, 1_000_000)?),
+            "masks" => self.masks = Some(raw.word()?.parse()?),
+            "drafts" => self.drafts = Some(raw.word()?.parse()?),
             "sandbox" => self.sandbox = raw.word()?.parse()?,
             "approval_mode" => self.approval_mode = Some(raw.word()?.parse()?),
             "theme" => self.theme = Some(raw.word()?.parse()?),
@@ -182,6 +188,8 @@ impl Settings {
             "ctx" => self.ctx.map(|n| n.to_string()),
             "load" => self.load.map(|l| l.as_str().to_string()),
             "snapshots" => self.snapshots.map(|gb| gb.to_string()),
+            "masks" => self.masks.map(|s| s.as_str().to_string()),
+            "drafts" => self.drafts.map(|s| s.as_str().to_string()),
             "sandbox" => Some(self.sandbox.as_str().to_string()),
             "approval_mode" => self.approval_mode.map(|m| m.as_str().to_string()),
             "theme" => self.theme.map(|theme| theme.as_str().to_string()),

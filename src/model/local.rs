@@ -5,25 +5,30 @@
 
 mod ahead;
 mod aside;
+mod decode;
+mod drafts;
 mod tail;
 
+pub use decode::{DecodeStats, Decoding};
+
+use super::grammar::{Grammar, Vocabulary};
 use super::revise::{Means, SLACK, Search};
 use super::{
     Generated, Model, ModelError, ModelEvent, ModelInfo, Request, Revised, Revision, StopReason, Usage,
 };
-use crate::chat::{ChatFormat, Message, ParseEvent, Role, Segment, ToolCallParser, ToolSpec, Written};
+use crate::chat::{ChatFormat, Message, ParseEvent, Role, Segment, ToolSpec, Written};
 use crate::engine::backend::{Backend, BackendKind};
 use crate::engine::gguf::Gguf;
 use crate::engine::kv::KvType;
 use crate::engine::memory::too_little_for;
 use crate::engine::recall::Snapshots;
-use crate::engine::sampler::{Sampler, SamplingParams, TokenMask};
-use crate::engine::tokenizer::{Tokenizer, Utf8Stream};
+use crate::engine::sampler::{SamplingParams, TokenMask};
+use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{EngineError, EngineOptions, Sequence, TokenId, Want};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tail::Tail;
 
 /// How to load a model file.
 #[derive(Debug, Clone)]
@@ -37,6 +42,7 @@ pub struct LocalOptions {
     pub format: Option<ChatFormat>,
     /// The model's recommended settings; a request's own come first.
     pub sampling: SamplingParams,
+    pub decoding: Decoding,
     /// Where keys and values are kept between sessions, and how many bytes of them.
     pub snapshots: Option<(PathBuf, u64)>,
 }
@@ -68,6 +74,15 @@ pub struct LocalModel {
     vocabulary: String,
     /// What the user should know of the loading.
     notes: Vec<String>,
+    decoding: Decoding,
+    /// The grammar of the tools last asked with, and whether values were held to the workspace; the vocabulary as it
+    /// needs it.
+    grammar: Option<Grammar>,
+    grammar_of: (Vec<ToolSpec>, bool),
+    trie: Option<Arc<Vocabulary>>,
+    /// What batches and drafts came to so far, and the last answer.
+    record: drafts::Record,
+    stats: DecodeStats,
 }
 
 /// Where a history stands in what the model holds.
@@ -161,6 +176,16 @@ impl LocalModel {
             tools: Vec::new(),
             vocabulary,
             notes,
+            // What another backend computes may depend on the batch.
+            decoding: Decoding {
+                drafts: options.decoding.drafts && options.backend == BackendKind::Native,
+                ..options.decoding
+            },
+            grammar: None,
+            grammar_of: Default::default(),
+            trie: None,
+            record: Default::default(),
+            stats: DecodeStats::default(),
         })
     }
 
@@ -355,80 +380,6 @@ impl LocalModel {
                 mask.deny(id);
             }
         }
-    }
-
-    /// Generates until a stop token; returns the text's tokens' text, reading and why it stopped.
-    fn decode(
-        &mut self,
-        request: &Request<'_>,
-        opening: &str,
-        mut logits: Vec<f32>,
-        on_event: &mut dyn FnMut(ModelEvent),
-    ) -> Result<(ToolCallParser, StopReason, usize), ModelError> {
-        let mut params = self.sampling.clone();
-        params.seed = request.sampling.seed;
-        if let Some(temperature) = request.sampling.temperature {
-            params.temperature = temperature;
-        }
-        let mut sampler = Sampler::new(params, logits.len());
-        let opened_think = self.info.format == ChatFormat::Thinking;
-        let mut parser = ToolCallParser::new(self.info.format, request.tools, opened_think);
-        parser.push(opening).into_iter().for_each(|event| emit(event, on_event));
-        let mut utf8 = Utf8Stream::default();
-        let mut tail = Tail::default();
-        let mut mask = self.allowed.clone();
-        if request.words_only {
-            self.deny_calls(&mut mask);
-        }
-        // Words do not begin with a brace either.
-        let mut first = mask.clone();
-        if request.words_only {
-            self.deny_text(&mut first, b"{");
-        }
-        let start = self.sequence.tokens().len();
-        let room = self.sequence.capacity().saturating_sub(start + 8);
-        let most =
-            if request.sampling.max_tokens == 0 { room } else { request.sampling.max_tokens.min(room) };
-        let mut generated = 0;
-        let stop = loop {
-            if request.cancel.load(Ordering::Relaxed) {
-                break StopReason::Cancelled;
-            }
-            if generated >= most {
-                break StopReason::Length;
-            }
-            let tokens = self.sequence.tokens();
-            let recent = &tokens[start.saturating_sub(PENALTY_BEFORE)..];
-            let allowed = if generated == 0 { &first } else { &mask };
-            let token = sampler.sample(&mut logits, recent, Some(allowed), tokens.len() as u64);
-            if self.tokenizer.stops().contains(&token) {
-                break StopReason::End;
-            }
-            generated += 1;
-            let text = utf8.push(self.tokenizer.bytes(token));
-            if !text.is_empty() {
-                parser.push(&text).into_iter().for_each(|event| emit(event, on_event));
-                if tail.repeats(&text) {
-                    break StopReason::Repetition;
-                }
-            }
-            logits = match self.engine.append(
-                &mut self.sequence,
-                &[token],
-                Want::Last,
-                request.cancel,
-                &mut |_| {},
-            ) {
-                Ok(logits) => logits,
-                Err(EngineError::Cancelled) => break StopReason::Cancelled,
-                Err(error) => return Err(broken(error)),
-            };
-        };
-        let rest = utf8.finish();
-        if !rest.is_empty() {
-            parser.push(&rest).into_iter().for_each(|event| emit(event, on_event));
-        }
-        Ok((parser, stop, generated))
     }
 }
 

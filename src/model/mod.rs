@@ -1,6 +1,7 @@
 //! `trait Model`: messages in, one assistant message out, streamed. The agent knows a model only through this.
-//! `local` joins engine and chat; `scripted` plays turns from a file, for deterministic tests of the loop.
+//! `local` joins engine and chat, `grammar` is what it holds calls to; `scripted` plays turns from a file, for deterministic tests of the loop.
 
+pub mod grammar;
 pub mod local;
 mod revise;
 pub mod scripted;
@@ -37,6 +38,8 @@ pub struct Request<'a> {
     pub must_call: Option<&'a RequiredCall>,
     /// The answer may not open a call with the tag that a call opens with.
     pub words_only: bool,
+    /// What the values of a call are held to, beside their schemas.
+    pub values: Option<&'a dyn grammar::LiveValues>,
     /// A question beside the conversation: the last message asks it, and neither it nor the answer leaves a trace in
     /// what the model holds. The conversation's next token is the one it would have been.
     pub aside: bool,

@@ -299,7 +299,7 @@ impl App {
 
     fn vim_keys(&mut self) {
         self.vim = if self.vim.is_some() { None } else { Some(Vim::default()) };
-        let state = if self.vim.is_some() { "on; vim = \"yes\" in config.toml keeps them" } else { "off" };
+        let state = if self.vim.is_some() { "on; vim = \"on\" in config.toml keeps them" } else { "off" };
         self.note(&format!("vi keys are {state}"));
     }
 

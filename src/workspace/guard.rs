@@ -76,6 +76,11 @@ impl Guard {
         Ok(Self { roots })
     }
 
+    /// Each root as it was given and as it really is, the first one first.
+    pub fn roots(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        self.roots.iter().map(|root| (root.given.as_path(), root.real.as_path()))
+    }
+
     /// The real path of the first root.
     pub fn root_path(&self) -> &Path {
         self.roots.first().map_or(Path::new("/"), |root| &root.real)

@@ -9,6 +9,7 @@
 mod batch;
 pub mod diff;
 pub mod edit;
+mod entries;
 mod git;
 mod guard;
 mod journal;
@@ -21,6 +22,7 @@ mod write;
 
 pub use batch::{Change, ChangeError, ChangeErrorCode, FileEdit};
 pub use edit::Edit;
+pub use entries::EntryKind;
 pub use journal::{FileChange, Mark, UndoReport};
 pub use search::{GrepQuery, Listing, Match, Matches};
 pub use text::{Content, Text};

@@ -29,6 +29,7 @@ fn model_with(kv: KvType, snapshots: Option<std::path::PathBuf>) -> LocalModel {
             min_p: 0.0,
             repetition_penalty: 1.0,
         },
+        decoding: Default::default(),
         snapshots: snapshots.map(|folder| (folder, 1 << 20)),
     };
     let path = manifest().join("fixtures/oracle/tiny-qwen2-q4_k_m.gguf");
@@ -51,6 +52,7 @@ fn ask(
         sampling,
         must_call: None,
         words_only: aside,
+        values: None,
         aside,
         cancel: &cancel,
     };
@@ -115,6 +117,7 @@ fn a_side_answer_is_the_one_that_the_conversation_would_have_got() {
         sampling,
         must_call: None,
         words_only: true,
+        values: None,
         aside: false,
         cancel: &cancel,
     };
@@ -177,6 +180,7 @@ fn a_folder_that_can_hold_no_snapshots_is_said_and_changes_nothing() {
             sampling,
             must_call: None,
             words_only: false,
+            values: None,
             aside: false,
             cancel: &cancel,
         };

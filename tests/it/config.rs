@@ -1,7 +1,7 @@
 //! Layered settings: who wins, where a value came from, and what a wrong setting is told.
 
 use qwright::config::{
-    ApprovalMode, Config, ConfigError, Env, KvKind, LoadOptions, Origin, SandboxMode, repository_file,
+    ApprovalMode, Config, ConfigError, Env, KvKind, LoadOptions, Origin, SandboxMode, Switch, repository_file,
 };
 use std::ffi::OsStr;
 use std::path::Path;
@@ -78,7 +78,7 @@ fn a_trusted_repository_cannot_do_away_with_sandbox_or_questions() {
 fn every_kind_of_value_is_read() {
     let (_dir, options) = with_user_file(concat!(
         "sandbox = \"reduced\"\napproval_mode = \"auto-edit\"\ntemperature = 0\nmax_turns = 10\n",
-        "max_tool_calls = 0\nmax_tokens = 1_000\nmax_wall_time = \"2h\"\nctx = 0x1000\n"
+        "max_tool_calls = 0\nmax_tokens = 1_000\nmax_wall_time = \"2h\"\nctx = 0x1000\nmasks = \"off\"\n"
     ));
     let s = Config::load(&options).unwrap().settings;
     assert_eq!(s.sandbox, SandboxMode::Reduced);
@@ -87,6 +87,7 @@ fn every_kind_of_value_is_read() {
     assert_eq!((s.max_turns, s.max_tool_calls, s.max_tokens), (Some(10), Some(0), Some(1000)));
     assert_eq!(s.max_wall_time, Some(Duration::from_secs(7200)));
     assert_eq!(s.ctx, Some(4096));
+    assert_eq!((s.masks, s.drafts), (Some(Switch::Off), None));
 }
 
 #[test]
@@ -109,6 +110,7 @@ fn a_wrong_setting_is_named_with_its_line_and_what_was_meant() {
         ("model = true", "true is not text"),
         ("model = 3", "is a number; text is needed"),
         ("max_turns = [1]", "a table, list or date"),
+        ("drafts = \"no\"", "`no` is none of on, off"),
         ("max_wall_time = \"soon\"", "is not a time"),
         ("temperature = nan", "is not a number from 0 to 2"),
     ] {

@@ -12,6 +12,7 @@ mod determinism;
 mod edits;
 mod exec;
 mod gguf;
+mod grammar;
 mod hub;
 mod kv;
 mod large;

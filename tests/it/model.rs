@@ -18,6 +18,7 @@ fn ask(
             tools: &specs,
             must_call: None,
             words_only: false,
+            values: None,
             aside: false,
             sampling: Sampling { max_tokens, ..Sampling::default() },
             cancel: &AtomicBool::new(false),

@@ -9,7 +9,7 @@ use qwright::engine::kernels::KernelSet;
 use qwright::engine::kv::KvType;
 use qwright::engine::sampler::SamplingParams;
 use qwright::engine::{Engine, EngineOptions, Want};
-use qwright::model::local::{LocalModel, LocalOptions};
+use qwright::model::local::{Decoding, LocalModel, LocalOptions};
 use qwright::model::{Model, ModelEvent, Request, Revision, Sampling};
 use qwright::tools::Registry;
 use qwright::workspace::Workspace;
@@ -92,6 +92,7 @@ fn real(threads: usize) -> LocalModel {
             min_p: 0.0,
             repetition_penalty: 1.05,
         },
+        decoding: Decoding::default(),
         snapshots: None,
     };
     LocalModel::load(&model_path(), &options, &AtomicBool::new(false), &mut |_, _| {}).unwrap()
@@ -137,6 +138,7 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
                 sampling: Sampling { seed: 1, temperature: None, max_tokens: 12 },
                 must_call: None,
                 words_only: false,
+                values: None,
                 aside: false,
                 cancel: &never,
             };

@@ -65,6 +65,7 @@ impl Session {
             sampling: self.sampling(most.min(room)),
             must_call: None,
             words_only: true,
+            values: None,
             aside: true,
             cancel: &self.cancel,
         };

@@ -2,6 +2,7 @@
 //! what the front end is told meanwhile.
 
 use super::{EDIT, FILES, Session};
+use crate::agent::live_values::WorkspaceValues;
 use crate::agent::opening::named_files;
 use crate::agent::prompts::note;
 use crate::agent::protocol::Event;
@@ -101,12 +102,14 @@ impl Session {
             Must::Nothing | Must::Answer => None,
         };
         let most = answer_room(context).min(room).min(max_tokens.unwrap_or(usize::MAX));
+        let values = WorkspaceValues(&self.workspace);
         let request = Request {
             messages: &self.talk.history,
             tools: &self.specs,
             sampling: self.sampling(most),
             must_call: required.as_ref(),
             words_only: must == Must::Answer,
+            values: Some(&values),
             aside: false,
             cancel: &self.cancel,
         };

@@ -81,6 +81,39 @@ impl Tokenizer {
         self.encode_pieces(&[(added, text)])
     }
 
+    /// The tokens of text that is still being written, as far as no continuation changes them: without its last word, and
+    /// without white space before more of it. `pieces` as for `encode_pieces`, but taken as they are, in any normal form.
+    pub fn encode_settled(&self, pieces: &[(bool, &str)]) -> Vec<TokenId> {
+        let mut ids = Vec::new();
+        let mut scratch = Scratch::default();
+        let mut between: Cow<str> = Cow::Borrowed("");
+        for &(is_template, text) in pieces {
+            let mut rest = text;
+            while is_template && let Some((start, end, id)) = self.added.find(rest) {
+                append(&mut between, &rest[..start]);
+                for word in pretokenize::words(&between) {
+                    self.bpe.encode(word.as_bytes(), &mut scratch, &mut ids);
+                }
+                between = Cow::Borrowed("");
+                ids.push(id);
+                rest = &rest[end..];
+            }
+            append(&mut between, rest);
+        }
+        let mut words: Vec<&str> = pretokenize::words(&between).collect();
+        let mut last = words.pop();
+        while let Some(before) = words.last()
+            && last.is_some_and(|last| last.starts_with(char::is_whitespace))
+            && before.chars().all(char::is_whitespace)
+        {
+            last = words.pop();
+        }
+        for word in words {
+            self.bpe.encode(word.as_bytes(), &mut scratch, &mut ids);
+        }
+        ids
+    }
+
     fn encode_between(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<TokenId>) {
         for word in pretokenize::words(&nfc(text)) {
             self.bpe.encode(word.as_bytes(), scratch, ids);

@@ -1,0 +1,390 @@
+//! Writes an answer: samples under the mask of the grammar, appends what is forced without sampling, tries drafts in one
+//! batch. At each place the token is what it would be alone (randomness is a function of seed and position, and logits do
+//! not depend on the batch), so drafts change how long it takes and nothing else.
+
+use super::drafts::{Kind, Matches};
+use super::tail::Tail;
+use super::{LocalModel, PENALTY_BEFORE, broken, emit};
+use crate::chat::{ChatFormat, ToolCallParser};
+use crate::engine::sampler::{Sampler, TokenMask};
+use crate::engine::tokenizer::{Tokenizer, Utf8Stream};
+use crate::engine::{EngineError, TokenId, Want};
+use crate::model::grammar::{Grammar, Turn, Writing};
+use crate::model::{ModelError, ModelEvent, Request, StopReason};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Which of the aids are used; all are, but to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decoding {
+    pub masks: bool,
+    pub drafts: bool,
+}
+
+impl Default for Decoding {
+    fn default() -> Self {
+        Self { masks: true, drafts: true }
+    }
+}
+
+/// What the last answer took, for whoever measures.
+#[derive(Debug, Clone, Default)]
+pub struct DecodeStats {
+    /// Tokens written, and those of them that were forced or drafted.
+    pub tokens: usize,
+    pub forced: usize,
+    pub drafted: usize,
+    /// Tokens of drafts that did not stand.
+    pub rejected: usize,
+    /// Batches that were run.
+    pub batches: usize,
+    pub time: Duration,
+    /// What the mask took at each place that was sampled.
+    pub masks: Vec<Duration>,
+    /// All that was written, tags and all.
+    pub text: String,
+}
+
+/// An answer as it is written.
+struct Answer<'a, 'e> {
+    tokenizer: &'a Tokenizer,
+    sampler: Sampler,
+    turn: Option<Turn<'a>>,
+    /// Masks where there is no grammar: of the first token, and of the others.
+    plain: (TokenMask, TokenMask),
+    parser: ToolCallParser,
+    utf8: Utf8Stream,
+    tail: Tail,
+    on_event: &'e mut dyn FnMut(ModelEvent),
+    /// Tokens of the sequence before the answer.
+    start: usize,
+    /// The whole conversation, and what of it the penalty looks at begins here.
+    tokens: Vec<TokenId>,
+    penalty_from: usize,
+    /// Tokens that must come next; `unforced`: at this place none must.
+    must: VecDeque<TokenId>,
+    unforced: bool,
+    /// What asking the grammar took at this place.
+    asked: Duration,
+    stats: DecodeStats,
+}
+
+/// What comes at a place.
+enum Next {
+    Token(TokenId),
+    Stop,
+}
+
+impl Answer<'_, '_> {
+    fn written(&self) -> usize {
+        self.tokens.len() - self.start
+    }
+
+    /// The token at the next place, whose logits these are.
+    fn next(&mut self, logits: &mut [f32]) -> Next {
+        if let Some(token) = self.forced() {
+            return Next::Token(token);
+        }
+        let begun = Instant::now();
+        let position = self.tokens.len() as u64;
+        let recent = &self.tokens[self.penalty_from..];
+        let token = match &mut self.turn {
+            Some(turn) => {
+                let mask = turn.mask();
+                self.stats.masks.push(self.asked + begun.elapsed());
+                // A grammar that has come to where nothing fits gives way.
+                let mask = if mask.is_empty() { &self.plain.1 } else { &*mask };
+                self.sampler.sample(logits, recent, Some(mask), position)
+            }
+            None => {
+                let (first, others) = &self.plain;
+                let mask = if self.tokens.len() == self.start { first } else { others };
+                self.sampler.sample(logits, recent, Some(mask), position)
+            }
+        };
+        if self.tokenizer.stops().contains(&token) { Next::Stop } else { Next::Token(token) }
+    }
+
+    /// The next token, if no other may come.
+    fn forced(&mut self) -> Option<TokenId> {
+        if self.must.is_empty()
+            && !self.unforced
+            && let Some(turn) = self.turn.as_ref().filter(|turn| !turn.is_outside())
+        {
+            let begun = Instant::now();
+            self.must.extend(turn.forced());
+            self.asked = begun.elapsed();
+            self.unforced = self.must.is_empty();
+        }
+        let token = self.must.pop_front();
+        self.stats.forced += usize::from(token.is_some());
+        token
+    }
+
+    /// Takes a token in; true if the text repeats itself.
+    fn accept(&mut self, token: TokenId) -> bool {
+        self.tokens.push(token);
+        self.unforced = false;
+        self.asked = Duration::ZERO;
+        self.stats.tokens += 1;
+        let bytes = self.tokenizer.bytes(token);
+        if let Some(turn) = &mut self.turn {
+            turn.push(bytes);
+        }
+        let text = self.utf8.push(bytes);
+        self.show(&text)
+    }
+
+    fn show(&mut self, text: &str) -> bool {
+        if text.is_empty() {
+            return false;
+        }
+        self.parser.push(text).into_iter().for_each(|event| emit(event, self.on_event));
+        self.tail.repeats(text)
+    }
+}
+
+impl LocalModel {
+    /// Generates until a stop token; returns what was read, why it stopped, and how many tokens it is.
+    pub(super) fn decode(
+        &mut self,
+        request: &Request<'_>,
+        opening: &str,
+        logits: Vec<f32>,
+        on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<(ToolCallParser, StopReason, usize), ModelError> {
+        let mut params = self.sampling.clone();
+        params.seed = request.sampling.seed;
+        if let Some(temperature) = request.sampling.temperature {
+            params.temperature = temperature;
+        }
+        let plain = self.plain_masks(request.words_only);
+        let mut grammar = self.take_grammar(request);
+        let start = self.sequence.tokens().len();
+        let room = self.sequence.capacity().saturating_sub(start + 8);
+        let most =
+            if request.sampling.max_tokens == 0 { room } else { request.sampling.max_tokens.min(room) };
+        let opened_think = self.info.format == ChatFormat::Thinking;
+        let mut turn = grammar.as_mut().map(|grammar| Turn::new(grammar, &self.tokenizer, request.values));
+        if let Some(turn) = &mut turn {
+            turn.push(opening.as_bytes());
+        }
+        let mut answer = Answer {
+            tokenizer: &self.tokenizer,
+            sampler: Sampler::new(params, logits.len()),
+            turn,
+            plain,
+            parser: ToolCallParser::new(self.info.format, request.tools, opened_think),
+            utf8: Utf8Stream::default(),
+            tail: Tail::default(),
+            on_event,
+            start,
+            tokens: self.sequence.tokens().to_vec(),
+            penalty_from: start.saturating_sub(PENALTY_BEFORE),
+            must: VecDeque::new(),
+            unforced: false,
+            asked: Duration::ZERO,
+            stats: DecodeStats::default(),
+        };
+        answer.parser.push(opening).into_iter().for_each(|event| emit(event, answer.on_event));
+        let begun = Instant::now();
+        let mut run = Run {
+            engine: self.engine.as_mut(),
+            sequence: &mut self.sequence,
+            record: &mut self.record,
+            format: self.info.format,
+            drafts: self.decoding.drafts,
+            cancel: request.cancel,
+            most,
+            matches: Matches::default(),
+            replaced: None,
+            instead: None,
+        };
+        let stopped = run.all(&mut answer, logits);
+        answer.stats.time = begun.elapsed();
+        let rest = answer.utf8.finish();
+        answer.show(&rest);
+        let written = answer.written();
+        answer.stats.text = answer.tokenizer.decode(&answer.tokens[start..]);
+        let Answer { parser, stats, turn, .. } = answer;
+        drop(turn);
+        self.stats = stats;
+        self.grammar = grammar;
+        Ok((parser, stopped?, written))
+    }
+
+    /// Masks of an answer that no grammar holds: of its first token, and of the others.
+    fn plain_masks(&self, words_only: bool) -> (TokenMask, TokenMask) {
+        let mut others = self.allowed.clone();
+        if words_only {
+            self.deny_calls(&mut others);
+        }
+        // Words do not begin with a brace either.
+        let mut first = others.clone();
+        if words_only {
+            self.deny_text(&mut first, b"{");
+        }
+        (first, others)
+    }
+
+    /// The grammar of the request's tools, which is taken from the model for the time of an answer.
+    fn take_grammar(&mut self, request: &Request<'_>) -> Option<Grammar> {
+        if !self.decoding.masks || request.words_only || request.tools.is_empty() {
+            return None;
+        }
+        let known = self.grammar.take();
+        let held = request.values.is_some();
+        if known.is_some() && self.grammar_of.1 == held && self.grammar_of.0 == request.tools {
+            return known;
+        }
+        let vocabulary = self
+            .trie
+            .get_or_insert_with(|| Grammar::vocabulary(&self.tokenizer, self.engine.config().vocab))
+            .clone();
+        self.grammar_of = (request.tools.to_vec(), held);
+        Grammar::new(self.info.format, request.tools, request.values, vocabulary)
+    }
+
+    /// What the last answer took.
+    pub fn stats(&self) -> &DecodeStats {
+        &self.stats
+    }
+
+    pub fn set_decoding(&mut self, decoding: Decoding) {
+        self.decoding = decoding;
+    }
+}
+
+/// What an answer is run with.
+struct Run<'a> {
+    engine: &'a mut dyn crate::engine::backend::Backend,
+    sequence: &'a mut crate::engine::Sequence,
+    record: &'a mut super::drafts::Record,
+    format: ChatFormat,
+    drafts: bool,
+    cancel: &'a AtomicBool,
+    most: usize,
+    matches: Matches,
+    /// Where the text that is being replaced begins among the tokens.
+    replaced: Option<usize>,
+    /// Where what comes instead begins.
+    instead: Option<usize>,
+}
+
+impl Run<'_> {
+    /// Writes on until something stops it. What was accepted is in the sequence at the end, unless it was cancelled.
+    fn all(&mut self, answer: &mut Answer<'_, '_>, mut logits: Vec<f32>) -> Result<StopReason, ModelError> {
+        // Tokens that were accepted and are not in the sequence yet; the logits are those after the others.
+        let mut ahead: Vec<TokenId> = Vec::new();
+        let vocab = self.engine.config().vocab;
+        loop {
+            if self.cancel.load(Ordering::Relaxed) {
+                return Ok(StopReason::Cancelled);
+            }
+            if ahead.is_empty() {
+                if answer.written() >= self.most {
+                    return Ok(StopReason::Length);
+                }
+                match answer.next(&mut logits) {
+                    Next::Stop => return Ok(StopReason::End),
+                    Next::Token(token) => ahead.push(token),
+                }
+                if answer.accept(ahead[0]) {
+                    return Ok(StopReason::Repetition);
+                }
+            }
+            while answer.written() < self.most
+                && let Some(token) = answer.forced()
+            {
+                ahead.push(token);
+                if answer.accept(token) {
+                    return Ok(StopReason::Repetition);
+                }
+            }
+            let left = self.most - answer.written();
+            let draft = if self.drafts { self.draft(answer, ahead.len(), left) } else { None };
+            let (kind, draft) = draft.map_or((None, Vec::new()), |(kind, draft)| (Some(kind), draft));
+            let settled = self.sequence.tokens().len() + ahead.len();
+            let first = ahead.len() - 1;
+            ahead.extend_from_slice(&draft);
+            let want = if draft.is_empty() { Want::Last } else { Want::All };
+            let begun = Instant::now();
+            match self.engine.append(self.sequence, &ahead, want, self.cancel, &mut |_| {}) {
+                Ok(rows) => logits = rows,
+                Err(EngineError::Cancelled) => return Ok(StopReason::Cancelled),
+                Err(error) => return Err(broken(error)),
+            }
+            self.record.took(ahead.len(), begun.elapsed());
+            answer.stats.batches += 1;
+            ahead.clear();
+            let Some(kind) = kind else { continue };
+            // The draft stands as far as it is what comes anyway.
+            let mut right = 0;
+            let stopped = loop {
+                let row = &mut logits[(first + right) * vocab..][..vocab];
+                if right == draft.len() {
+                    break None;
+                }
+                let token = match answer.next(row) {
+                    Next::Stop => break Some(StopReason::End),
+                    Next::Token(token) => token,
+                };
+                let agrees = token == draft[right];
+                right += usize::from(agrees);
+                if answer.accept(token) {
+                    break Some(StopReason::Repetition);
+                }
+                if !agrees {
+                    ahead.push(token);
+                    break None;
+                }
+            };
+            self.record.judge(kind, right, right == draft.len());
+            answer.stats.drafted += right;
+            answer.stats.rejected += draft.len() - right;
+            self.sequence.truncate(settled + right);
+            if let Some(reason) = stopped {
+                return Ok(reason);
+            }
+            if right == draft.len() {
+                logits.drain(..(first + right) * vocab);
+            }
+        }
+    }
+
+    /// What will come after the tokens so far, of which `ahead` are to be appended anyway.
+    fn draft(&mut self, answer: &Answer<'_, '_>, ahead: usize, left: usize) -> Option<(Kind, Vec<TokenId>)> {
+        let tokens = &answer.tokens[..];
+        let (at, length) = self.matches.find(tokens).unwrap_or((tokens.len(), 0));
+        let writing = answer.turn.as_ref().map_or(Writing::Free, Turn::writing);
+        match writing {
+            Writing::TextOfFile { .. } => {
+                self.replaced.get_or_insert(tokens.len());
+                self.instead = None;
+            }
+            Writing::Instead => {
+                self.instead.get_or_insert(tokens.len());
+            }
+            Writing::Free => (self.replaced, self.instead) = (None, None),
+            Writing::Marks => {}
+        }
+        let beside = ahead - 1;
+        let (kind, mut draft) = match writing {
+            Writing::TextOfFile { places: 1 } if length < 6 => {
+                let rest = answer.turn.as_ref()?.rest_of_file()?;
+                (Kind::File, answer.tokenizer.encode(&self.format.value_text(&rest), false))
+            }
+            Writing::Instead if self.replaced.is_some() && self.instead == Some(tokens.len()) => {
+                let from = self.replaced?;
+                (Kind::Replaced, tokens[from..].iter().copied().take(64).collect())
+            }
+            Writing::Marks => return None,
+            _ if length > 0 => (Kind::Match(length), tokens[at..].iter().copied().take(64).collect()),
+            _ => return None,
+        };
+        draft.truncate(left.min(self.sequence.capacity().saturating_sub(tokens.len() + 1)));
+        draft.truncate(self.record.length(kind, draft.len(), beside));
+        (!draft.is_empty()).then_some((kind, draft))
+    }
+}
