@@ -430,14 +430,17 @@ pub unsafe fn matmul_rows(
         if rows::has_kernel(set, matrix.kind) {
             for r in (first..last).step_by(rows::ROWS) {
                 let some = r..last.min(r + rows::ROWS);
-                for (i, few) in tokens.chunks(rows::TOKENS).enumerate() {
+                let mut done = 0;
+                while done < n {
+                    let few = &tokens[done..done + rows::at_once(set, n - done)];
                     // SAFETY: the set is only chosen where the machine has it; it has the kernel; elements as promised.
                     unsafe {
                         let sums = rows::dot_rows(set, matrix, some.clone(), act, few, &mut scratch.parts);
                         for (t, sums) in sums.iter().enumerate().take(few.len()) {
-                            out.put(i * rows::TOKENS + t, r, &sums[..some.len()]);
+                            out.put(done + t, r, &sums[..some.len()]);
                         }
                     }
+                    done += few.len();
                 }
             }
             return;

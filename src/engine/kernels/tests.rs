@@ -109,7 +109,7 @@ fn random_weights_give_the_bits_of_the_reference() {
         for round in 0..16 {
             // Few tokens go row by row, more of them by panels.
             let (rows, n) = if round < 10 {
-                (1 + random.below(20), 1 + random.below(7))
+                (1 + random.below(20), 1 + random.below(PANEL_FROM - 1))
             } else {
                 (1 + random.below(70), PANEL_FROM + random.below(12))
             };

@@ -22,12 +22,70 @@ pub struct Part {
     min: [i32; ROWS],
 }
 
-walk_rows!("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c", _mm512_setzero_si512());
+/// [block][token]
+#[derive(Default)]
+pub struct Parts(Vec<Part>);
+
+impl Parts {
+    #[target_feature(enable = "avx512f")]
+    fn reserve(&mut self, blocks: usize, tokens: usize) {
+        if self.0.len() < blocks * tokens {
+            let zero = Part { sum: [_mm512_setzero_si512(); ROWS], d: [0; ROWS], min: [0; ROWS] };
+            self.0.resize(blocks * tokens, zero);
+        }
+    }
+}
+
+walk_rows!("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c");
+
+#[allow(clippy::needless_range_loop)] // registers read best by number
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c")]
+unsafe fn rows256<K: Block256, const T: usize>(walk: Walk<'_, T>, parts: &mut Parts) -> [__m256; T] {
+    let Walk { data, stride, count, blocks, acts } = walk;
+    let (bytes, parts) = (K::KIND.block_bytes(), &mut parts.0);
+    for r in 0..count {
+        for b in 0..blocks {
+            // SAFETY: block b of row r, and of the activations.
+            unsafe {
+                let p = data.add(r * stride + b * bytes);
+                ahead(p, bytes);
+                // Nothing is stored between these, so that the compiler takes the weights apart once for all.
+                // A closure would not be inlined: it has features that `from_fn` lacks.
+                let mut made = [Block { sum: _mm512_setzero_si512(), d: 0, min: 0 }; T];
+                for t in 0..T {
+                    let act = acts.get_unchecked(t);
+                    made[t] = K::block(p, act.q.as_ptr().add(b * 256), act.sums.as_ptr().add(b * 16));
+                }
+                for t in 0..T {
+                    let (block, part) = (made[t], parts.get_unchecked_mut(b * T + t));
+                    (part.sum[r], part.d[r], part.min[r]) = (block.sum, block.d, block.min);
+                }
+            }
+        }
+    }
+    let mut acc = [_mm256_setzero_ps(); T];
+    for (b, parts) in parts.chunks_exact(T).enumerate().take(blocks) {
+        for (t, part) in parts.iter().enumerate() {
+            // SAFETY: eight values each.
+            let (d, min) = unsafe {
+                (_mm256_loadu_si256(part.d.as_ptr().cast()), _mm256_loadu_si256(part.min.as_ptr().cast()))
+            };
+            let dy = _mm256_set1_ps(acts[t].d[b]);
+            let sum = _mm256_cvtepi32_ps(sum8(&part.sum));
+            acc[t] = _mm256_add_ps(acc[t], _mm256_mul_ps(_mm256_mul_ps(halves(d), dy), sum));
+            if K::KIND.has_min() {
+                let dmin = _mm256_mul_ps(halves(_mm256_srli_epi32::<16>(d)), dy);
+                acc[t] = _mm256_sub_ps(acc[t], _mm256_mul_ps(dmin, _mm256_cvtepi32_ps(min)));
+            }
+        }
+    }
+    acc
+}
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c")]
-unsafe fn rows32<K: Block32, const T: usize>(walk: Walk<'_, T>, parts: &mut [Part]) -> [__m256; T] {
+unsafe fn rows32<K: Block32, const T: usize>(walk: Walk<'_, T>, parts: &mut Parts) -> [__m256; T] {
     let Walk { data, stride, count, blocks, acts } = walk;
-    let bytes = K::KIND.block_bytes();
+    let (bytes, parts) = (K::KIND.block_bytes(), &mut parts.0);
     for r in 0..count {
         for (pair, parts) in parts.chunks_exact_mut(T).enumerate().take(blocks.div_ceil(2)) {
             // SAFETY: blocks b and b + 1 of row r, and of the activations; where a last one is alone, it is taken twice

@@ -23,13 +23,24 @@ use std::ops::Range;
 pub const ROWS: usize = 8;
 
 /// Tokens that `dot_rows` takes at a time, at most.
-pub const TOKENS: usize = 4;
+pub const TOKENS: usize = 8;
+
+/// How many of `n` tokens a set takes at a call: as many as their sums have registers for, and each number of them is a
+/// kernel of its own, so only some are compiled.
+pub fn at_once(set: KernelSet, n: usize) -> usize {
+    match n {
+        8.. if set == KernelSet::Avx2 => 8,
+        4.. => 4,
+        2.. => 2,
+        _ => n,
+    }
+}
 
 /// Buffers of a thread, kept from call to call.
 #[derive(Default)]
 pub struct Parts {
-    avx512: Vec<avx512::Part>,
-    avx2: Vec<avx2::Part>,
+    avx512: avx512::Parts,
+    avx2: avx2::Parts,
 }
 
 /// Whether `dot_rows` of this set knows the type.
@@ -52,7 +63,7 @@ struct Walk<'a, const T: usize> {
     acts: [ActivationRow<'a>; T],
 }
 
-/// Dot products of up to eight rows with up to `TOKENS` tokens, [token][row]; what lies behind the last of either is
+/// Dot products of up to eight rows with `at_once` tokens, [token][row]; what lies behind the last of either is
 /// meaningless.
 ///
 /// # Safety
@@ -71,9 +82,12 @@ pub unsafe fn dot_rows(
         match *tokens {
             [a] => out[..1].copy_from_slice(&several(set, matrix, rows, act, [a], parts)),
             [a, b] => out[..2].copy_from_slice(&several(set, matrix, rows, act, [a, b], parts)),
-            [a, b, c] => out[..3].copy_from_slice(&several(set, matrix, rows, act, [a, b, c], parts)),
-            [a, b, c, d] => out = several(set, matrix, rows, act, [a, b, c, d], parts),
-            _ => assert!(tokens.is_empty(), "at most {TOKENS} tokens"),
+            [a, b, c, d] => out[..4].copy_from_slice(&several(set, matrix, rows, act, [a, b, c, d], parts)),
+            [a, b, c, d, e, f, g, h] if set == KernelSet::Avx2 => {
+                let walk = walk(matrix, rows, act, [a, b, c, d, e, f, g, h]);
+                out = avx2::dot_rows(matrix.kind, walk, &mut parts.avx2);
+            }
+            _ => unreachable!("{} tokens are no number of `at_once`", tokens.len()),
         }
     }
     out
@@ -88,17 +102,8 @@ unsafe fn several<const T: usize>(
     tokens: [usize; T],
     parts: &mut Parts,
 ) -> [[f32; ROWS]; T] {
-    let (stride, blocks) = (matrix.row_bytes(), matrix.cols / matrix.kind.block_len());
-    // Bounds once, here; the kernels walk raw pointers inside these ranges.
-    let data = &matrix.data[rows.start * stride..rows.end * stride];
-    let sums = if matrix.kind.block_len() == 32 { blocks } else { blocks * 16 };
-    let acts = tokens.map(|token| act.row(token, matrix.kind));
-    assert!(rows.len() <= ROWS);
-    for act in &acts {
-        assert!(act.q.len() == matrix.cols && act.d.len() == blocks && act.sums.len() == sums);
-    }
-    let walk = Walk { data: data.as_ptr(), stride, count: rows.len(), blocks, acts };
-    // SAFETY: `data` holds `count` rows of `blocks` blocks and each of `acts` a block for each of them; the rest as promised.
+    let walk = walk(matrix, rows, act, tokens);
+    // SAFETY: `walk` holds what it says; the rest as promised.
     unsafe {
         match set {
             KernelSet::Avx512Vnni => avx512::dot_rows(matrix.kind, walk, &mut parts.avx512),
@@ -107,22 +112,37 @@ unsafe fn several<const T: usize>(
     }
 }
 
-/// What both sets write alike, once for the features and the register of each: the choice of a type's kernel, and the walk
-/// over blocks of 256. `wide256`, `wide32`, `rows32`, `sum8` and `Part` are the set's own.
+/// Bounds once, here; the kernels walk raw pointers inside these ranges.
+fn walk<'a, const T: usize>(
+    matrix: &Matrix<'a>,
+    rows: Range<usize>,
+    act: &'a Activations,
+    tokens: [usize; T],
+) -> Walk<'a, T> {
+    let (stride, blocks) = (matrix.row_bytes(), matrix.cols / matrix.kind.block_len());
+    let data = &matrix.data[rows.start * stride..rows.end * stride];
+    let sums = if matrix.kind.block_len() == 32 { blocks } else { blocks * 16 };
+    let acts = tokens.map(|token| act.row(token, matrix.kind));
+    assert!(rows.len() <= ROWS);
+    for act in &acts {
+        assert!(act.q.len() == matrix.cols && act.d.len() == blocks && act.sums.len() == sums);
+    }
+    Walk { data: data.as_ptr(), stride, count: rows.len(), blocks, acts }
+}
+
+/// What both sets write alike, once for the features of each: the choice of a type's kernel. `wide256`, `wide32`,
+/// `rows256`, `rows32` and `Parts` are the set's own.
 macro_rules! walk_rows {
-    ($features:literal, $zero:expr) => {
+    ($features:literal) => {
         /// # Safety
         /// Needs the features; `walk` holds what it says; `kind` has a kernel.
         #[target_feature(enable = $features)]
         pub unsafe fn dot_rows<const T: usize>(
             kind: QuantType,
             walk: Walk<'_, T>,
-            parts: &mut Vec<Part>,
+            parts: &mut Parts,
         ) -> [[f32; ROWS]; T] {
-            if parts.len() < walk.blocks * T {
-                let zero = Part { sum: [$zero; ROWS], d: [0; ROWS], min: [0; ROWS] };
-                parts.resize(walk.blocks * T, zero);
-            }
+            parts.reserve(walk.blocks, T);
             let mut out = [[0f32; ROWS]; T];
             // SAFETY: as promised; `parts` has a place for each block and token; eight floats are stored.
             unsafe {
@@ -146,53 +166,6 @@ macro_rules! walk_rows {
                 }
             }
             out
-        }
-
-        #[allow(clippy::needless_range_loop)] // registers read best by number
-        #[target_feature(enable = $features)]
-        unsafe fn rows256<K: Block256, const T: usize>(walk: Walk<'_, T>, parts: &mut [Part]) -> [__m256; T] {
-            let Walk { data, stride, count, blocks, acts } = walk;
-            let bytes = K::KIND.block_bytes();
-            for r in 0..count {
-                for b in 0..blocks {
-                    // SAFETY: block b of row r, and of the activations.
-                    unsafe {
-                        let p = data.add(r * stride + b * bytes);
-                        ahead(p, bytes);
-                        // Nothing is stored between these, so that the compiler takes the weights apart once for all.
-                        // A closure would not be inlined: it has features that `from_fn` lacks.
-                        let mut made = [Block { sum: $zero, d: 0, min: 0 }; T];
-                        for t in 0..T {
-                            let act = acts.get_unchecked(t);
-                            made[t] = K::block(p, act.q.as_ptr().add(b * 256), act.sums.as_ptr().add(b * 16));
-                        }
-                        for t in 0..T {
-                            let (block, part) = (made[t], parts.get_unchecked_mut(b * T + t));
-                            (part.sum[r], part.d[r], part.min[r]) = (block.sum, block.d, block.min);
-                        }
-                    }
-                }
-            }
-            let mut acc = [_mm256_setzero_ps(); T];
-            for (b, parts) in parts.chunks_exact(T).enumerate().take(blocks) {
-                for (t, part) in parts.iter().enumerate() {
-                    // SAFETY: eight values each.
-                    let (d, min) = unsafe {
-                        (
-                            _mm256_loadu_si256(part.d.as_ptr().cast()),
-                            _mm256_loadu_si256(part.min.as_ptr().cast()),
-                        )
-                    };
-                    let dy = _mm256_set1_ps(acts[t].d[b]);
-                    let sum = _mm256_cvtepi32_ps(sum8(&part.sum));
-                    acc[t] = _mm256_add_ps(acc[t], _mm256_mul_ps(_mm256_mul_ps(halves(d), dy), sum));
-                    if K::KIND.has_min() {
-                        let dmin = _mm256_mul_ps(halves(_mm256_srli_epi32::<16>(d)), dy);
-                        acc[t] = _mm256_sub_ps(acc[t], _mm256_mul_ps(dmin, _mm256_cvtepi32_ps(min)));
-                    }
-                }
-            }
-            acc
         }
     };
 }

@@ -1,27 +1,37 @@
 //! AVX2: the types with blocks of 256. Register g holds values 32g to 32g + 31; products with the activations are added
 //! in pairs (at most 2 * 63 * 127, so they fit int16), then multiplied with the scale of their group and added again.
 
-use super::super::common::{
-    iq4_xs_scales, load_u16, load_u32, nibbles, q2_k_scales, q3_k_scales, scales_and_min, table,
-};
+use super::super::common::{iq4_xs_scales, load_u16, load_u32, nibbles, q3_k_scales, scales_and_mins, table};
 use super::signed_products;
 use crate::engine::quant::QuantType;
 use std::arch::x86_64::*;
 
-/// What a block gives: sum lanes, the stored d (and dmin in the upper half), the minima times their sums.
-#[derive(Clone, Copy)]
-pub struct Block {
-    pub sum: __m256i,
-    pub d: u32,
-    pub min: i32,
-}
+/// Where a token's 256 activations and their sixteen sums lie.
+type At = (*const i8, *const i16);
 
 /// How a type's block becomes integers.
+///
+/// # Safety
+/// All need the features of `dot_rows`; `p` is at a block of the type, `at` at what it says.
 pub trait Block256 {
     const KIND: QuantType;
-    /// # Safety
-    /// Needs the features of `dot_rows`; `p` is at a block of the type, `y` at 256 values, `sums` at their 16 sums.
-    unsafe fn block(p: *const u8, y: *const i8, sums: *const i16) -> Block;
+    /// Pairs of minima.
+    const PAIRS: usize = 0;
+    /// The stored d, with dmin in the upper half.
+    unsafe fn head(p: *const u8) -> u32;
+    /// The minima as int16.
+    unsafe fn mins(_p: *const u8) -> __m256i {
+        // SAFETY: the caller has the features.
+        unsafe { nothing() }
+    }
+    /// Lanes whose sum is the block's, minima apart, of each token.
+    unsafe fn sums<const T: usize>(p: *const u8, at: [At; T]) -> [__m256i; T];
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn nothing() -> __m256i {
+    _mm256_setzero_si256()
 }
 
 /// [g][byte]: spreads the g-th int16 of a 128-bit lane over the lane.
@@ -35,22 +45,24 @@ const PICK: [[u8; 32]; 8] = {
     table
 };
 
-/// Adds pairs of products of register `g` under the g-th scale of each 128-bit lane.
+/// Spreads the g-th scale of each 128-bit lane over the lane.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn scaled(sum: __m256i, g: usize, products: __m256i, scales: __m256i) -> __m256i {
+fn spread(g: usize, scales: __m256i) -> __m256i {
     // SAFETY: 32 bytes of the table.
-    let pick = unsafe { _mm256_loadu_si256(PICK[g].as_ptr().cast()) };
-    _mm256_add_epi32(sum, _mm256_madd_epi16(products, _mm256_shuffle_epi8(scales, pick)))
+    _mm256_shuffle_epi8(scales, unsafe { _mm256_loadu_si256(PICK[g].as_ptr().cast()) })
 }
 
-/// Adds register `g` of unsigned values times the activations, scaled.
+/// Adds register `g` of unsigned values times each token's activations, scaled.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn add(sum: __m256i, g: usize, q: __m256i, y: *const i8, scales: __m256i) -> __m256i {
-    // SAFETY: the caller's 256 activations.
-    let y = unsafe { _mm256_loadu_si256(y.add(g * 32).cast()) };
-    scaled(sum, g, _mm256_maddubs_epi16(q, y), scales)
+unsafe fn add<const T: usize>(sums: &mut [__m256i; T], g: usize, q: __m256i, at: &[At; T], scales: __m256i) {
+    let scale = spread(g, scales);
+    for (sum, (y, _)) in sums.iter_mut().zip(at) {
+        // SAFETY: the caller's 256 activations.
+        let y = unsafe { _mm256_loadu_si256(y.add(g * 32).cast()) };
+        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_maddubs_epi16(q, y), scale));
+    }
 }
 
 /// Sixteen int8 scales as int16, the even ones in the lower lane: value g of each lane is for a half of register g.
@@ -64,11 +76,15 @@ fn evens_and_odds(scales: __m128i) -> __m256i {
 /// Stored values are `1 << SHIFT` too large: scale * sum of the activations, to be taken away that many times.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn minus_offset<const SHIFT: i32>(scales: __m128i, sums: *const i16) -> __m256i {
-    // SAFETY: the caller's sixteen sums.
-    let sums = unsafe { _mm256_loadu_si256(sums.cast()) };
-    let products = _mm256_madd_epi16(_mm256_cvtepi8_epi16(scales), sums);
-    _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32::<SHIFT>(products))
+unsafe fn minus_offset<const SHIFT: i32, const T: usize>(scales: __m128i, at: &[At; T]) -> [__m256i; T] {
+    let scales = _mm256_cvtepi8_epi16(scales);
+    let mut out = [_mm256_setzero_si256(); T];
+    for (out, (_, sums)) in out.iter_mut().zip(at) {
+        // SAFETY: the caller's sixteen sums.
+        let products = _mm256_madd_epi16(scales, unsafe { _mm256_loadu_si256(sums.cast()) });
+        *out = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32::<SHIFT>(products));
+    }
+    out
 }
 
 /// The bits of each byte in `mask`, once all are shifted so that bit `from` comes to `to`.
@@ -90,24 +106,68 @@ unsafe fn load(p: *const u8) -> __m256i {
     unsafe { _mm256_loadu_si256(p.cast()) }
 }
 
+/// Q4_K and Q5_K begin alike: d, dmin, and twelve bytes of scales and minima.
+macro_rules! with_minima {
+    () => {
+        const PAIRS: usize = 4;
+        #[inline]
+        #[target_feature(enable = "avx2,f16c")]
+        unsafe fn head(p: *const u8) -> u32 {
+            // SAFETY: inside the block.
+            unsafe { load_u32(p) }
+        }
+        #[inline]
+        #[target_feature(enable = "avx2,f16c")]
+        unsafe fn mins(p: *const u8) -> __m256i {
+            // SAFETY: inside the block.
+            _mm256_zextsi128_si256(unsafe { scales_and_mins(p.add(4)) }.1)
+        }
+    };
+}
+
+/// The scale alone, at this byte.
+macro_rules! head_at {
+    ($at:literal) => {
+        #[inline]
+        #[target_feature(enable = "avx2,f16c")]
+        unsafe fn head(p: *const u8) -> u32 {
+            // SAFETY: inside the block.
+            unsafe { load_u16(p.add($at)) }
+        }
+    };
+}
+
 pub struct Q2K;
 impl Block256 for Q2K {
     const KIND: QuantType = QuantType::Q2_K;
+    const PAIRS: usize = 8;
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn block(p: *const u8, y: *const i8, sums: *const i16) -> Block {
-        // SAFETY: inside the block, the activations and their sums.
+    unsafe fn head(p: *const u8) -> u32 {
+        // SAFETY: inside the block.
+        unsafe { load_u32(p.add(80)) }
+    }
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn mins(p: *const u8) -> __m256i {
+        // SAFETY: inside the block.
+        let packed = unsafe { _mm_loadu_si128(p.cast()) };
+        _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(packed), _mm_set1_epi8(15)))
+    }
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn sums<const T: usize>(p: *const u8, at: [At; T]) -> [__m256i; T] {
+        // SAFETY: inside the block and the activations.
         unsafe {
-            let (scales, min) = q2_k_scales(p, sums);
-            let scales = evens_and_odds(scales);
-            let mut sum = _mm256_setzero_si256();
+            let scales = evens_and_odds(_mm_and_si128(_mm_loadu_si128(p.cast()), _mm_set1_epi8(15)));
+            let mut sums = [_mm256_setzero_si256(); T];
             for half in 0..2 {
                 let bytes = load(p.add(16 + half * 32));
                 for j in 0..4 {
-                    sum = add(sum, 4 * half + j, moved(bytes, 2 * j, 0, 3), y, scales);
+                    add(&mut sums, 4 * half + j, moved(bytes, 2 * j, 0, 3), &at, scales);
                 }
             }
-            Block { sum, d: load_u32(p.add(80)), min }
+            sums
         }
     }
 }
@@ -115,13 +175,14 @@ impl Block256 for Q2K {
 pub struct Q3K;
 impl Block256 for Q3K {
     const KIND: QuantType = QuantType::Q3_K;
+    head_at!(108);
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn block(p: *const u8, y: *const i8, sums: *const i16) -> Block {
+    unsafe fn sums<const T: usize>(p: *const u8, at: [At; T]) -> [__m256i; T] {
         // SAFETY: inside the block, the activations and their sums.
         unsafe {
             let scales = q3_k_scales(p);
-            let mut sum = minus_offset::<2>(scales, sums);
+            let mut sums = minus_offset::<2, T>(scales, &at);
             let scales = evens_and_odds(scales);
             let third = load(p);
             for half in 0..2 {
@@ -129,10 +190,10 @@ impl Block256 for Q3K {
                 for j in 0..4 {
                     let g = 4 * half + j;
                     let q = _mm256_or_si256(moved(bytes, 2 * j, 0, 3), moved(third, g, 2, 4));
-                    sum = add(sum, g, q, y, scales);
+                    add(&mut sums, g, q, &at, scales);
                 }
             }
-            Block { sum, d: load_u16(p.add(108)), min: 0 }
+            sums
         }
     }
 }
@@ -140,20 +201,20 @@ impl Block256 for Q3K {
 pub struct Q4K;
 impl Block256 for Q4K {
     const KIND: QuantType = QuantType::Q4_K;
+    with_minima!();
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn block(p: *const u8, y: *const i8, sums: *const i16) -> Block {
-        // SAFETY: inside the block, the activations and their sums.
+    unsafe fn sums<const T: usize>(p: *const u8, at: [At; T]) -> [__m256i; T] {
+        // SAFETY: inside the block and the activations.
         unsafe {
-            let (scales, min) = scales_and_min(p.add(4), sums);
-            let scales = _mm256_broadcastsi128_si256(scales);
-            let mut sum = _mm256_setzero_si256();
+            let scales = _mm256_broadcastsi128_si256(scales_and_mins(p.add(4)).0);
+            let mut sums = [_mm256_setzero_si256(); T];
             for c in 0..4 {
                 let bytes = load(p.add(16 + c * 32));
-                sum = add(sum, 2 * c, moved(bytes, 0, 0, 15), y, scales);
-                sum = add(sum, 2 * c + 1, moved(bytes, 4, 0, 15), y, scales);
+                add(&mut sums, 2 * c, moved(bytes, 0, 0, 15), &at, scales);
+                add(&mut sums, 2 * c + 1, moved(bytes, 4, 0, 15), &at, scales);
             }
-            Block { sum, d: load_u32(p), min }
+            sums
         }
     }
 }
@@ -161,24 +222,24 @@ impl Block256 for Q4K {
 pub struct Q5K;
 impl Block256 for Q5K {
     const KIND: QuantType = QuantType::Q5_K;
+    with_minima!();
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn block(p: *const u8, y: *const i8, sums: *const i16) -> Block {
-        // SAFETY: inside the block, the activations and their sums.
+    unsafe fn sums<const T: usize>(p: *const u8, at: [At; T]) -> [__m256i; T] {
+        // SAFETY: inside the block and the activations.
         unsafe {
-            let (scales, min) = scales_and_min(p.add(4), sums);
-            let scales = _mm256_broadcastsi128_si256(scales);
+            let scales = _mm256_broadcastsi128_si256(scales_and_mins(p.add(4)).0);
+            let mut sums = [_mm256_setzero_si256(); T];
             let fifth = load(p.add(16));
-            let mut sum = _mm256_setzero_si256();
             for c in 0..4 {
                 let bytes = load(p.add(48 + c * 32));
                 for i in 0..2 {
                     let g = 2 * c + i;
                     let q = _mm256_or_si256(moved(bytes, 4 * i, 0, 15), moved(fifth, g, 4, 16));
-                    sum = add(sum, g, q, y, scales);
+                    add(&mut sums, g, q, &at, scales);
                 }
             }
-            Block { sum, d: load_u32(p), min }
+            sums
         }
     }
 }
@@ -186,13 +247,14 @@ impl Block256 for Q5K {
 pub struct Q6K;
 impl Block256 for Q6K {
     const KIND: QuantType = QuantType::Q6_K;
+    head_at!(208);
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn block(p: *const u8, y: *const i8, sums: *const i16) -> Block {
+    unsafe fn sums<const T: usize>(p: *const u8, at: [At; T]) -> [__m256i; T] {
         // SAFETY: inside the block, the activations and their sums.
         unsafe {
             let scales = _mm_loadu_si128(p.add(192).cast());
-            let mut sum = minus_offset::<5>(scales, sums);
+            let mut sums = minus_offset::<5, T>(scales, &at);
             let scales = evens_and_odds(scales);
             for half in 0..2 {
                 let low = [load(p.add(half * 64)), load(p.add(half * 64 + 32))];
@@ -200,10 +262,10 @@ impl Block256 for Q6K {
                 for j in 0..4 {
                     let nibble = moved(low[j % 2], j / 2 * 4, 0, 15);
                     let q = _mm256_or_si256(nibble, moved(high, 2 * j, 4, 0x30));
-                    sum = add(sum, 4 * half + j, q, y, scales);
+                    add(&mut sums, 4 * half + j, q, &at, scales);
                 }
             }
-            Block { sum, d: load_u16(p.add(208)), min: 0 }
+            sums
         }
     }
 }
@@ -211,23 +273,26 @@ impl Block256 for Q6K {
 pub struct Iq4Xs;
 impl Block256 for Iq4Xs {
     const KIND: QuantType = QuantType::IQ4_XS;
+    head_at!(0);
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn block(p: *const u8, y: *const i8, _sums: *const i16) -> Block {
+    unsafe fn sums<const T: usize>(p: *const u8, at: [At; T]) -> [__m256i; T] {
         let table = _mm256_broadcastsi128_si256(table(Self::KIND));
+        let mut sums = [_mm256_setzero_si256(); T];
         // SAFETY: inside the block and the activations.
         unsafe {
             let scales = iq4_xs_scales(p);
             let scales =
                 _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
             let scales = _mm256_broadcastsi128_si256(scales);
-            let mut sum = _mm256_setzero_si256();
             for g in 0..8 {
-                let q = _mm256_shuffle_epi8(table, nibbles(p.add(8 + g * 16)));
-                let y = _mm256_loadu_si256(y.add(g * 32).cast());
-                sum = scaled(sum, g, signed_products(q, y), scales);
+                let (q, scale) = (_mm256_shuffle_epi8(table, nibbles(p.add(8 + g * 16))), spread(g, scales));
+                for (sum, (y, _)) in sums.iter_mut().zip(&at) {
+                    let products = signed_products(q, _mm256_loadu_si256(y.add(g * 32).cast()));
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(products, scale));
+                }
             }
-            Block { sum, d: load_u16(p), min: 0 }
         }
+        sums
     }
 }
