@@ -340,16 +340,20 @@ fn check(format: ChatFormat, text: &str, specs: &[ToolSpec]) -> Vec<(String, Map
             assert_eq!(raw.len(), arguments.len(), "each once: {text:?}");
             for ((key, value), (read_key, read)) in raw.iter().zip(arguments) {
                 assert_eq!(key, read_key, "{text:?}");
+                // Where the schema admits any type the mask leaves the text free, and readers take blanks off as Python
+                // does and read literals of Python.
+                let free = key == "any";
+                let bare = value
+                    .trim_matches(|c: char| free && (c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)));
                 match read {
                     Value::String(read) => assert_eq!(read, value, "{key} in {text:?}"),
                     Value::Bool(flag) => {
-                        assert_eq!(flag.to_string(), value.to_lowercase(), "{key} in {text:?}")
+                        assert_eq!(flag.to_string(), bare.to_lowercase(), "{key} in {text:?}")
                     }
-                    other => assert_eq!(
-                        serde_json::from_str::<Value>(value).ok().as_ref(),
-                        Some(other),
-                        "{key} in {text:?}"
-                    ),
+                    other => match serde_json::from_str::<Value>(bare) {
+                        Ok(strict) => assert_eq!(&strict, other, "{key} in {text:?}"),
+                        Err(error) => assert!(free, "{error}: {key} in {text:?}"),
+                    },
                 }
             }
         }
