@@ -51,6 +51,15 @@ pub enum Op {
     Shell {
         command: String,
     },
+    /// Comes with the next request, and is not the user's words.
+    Attach {
+        attachment: Attachment,
+    },
+    /// Does this command pass? Run in the sandbox and answered by `Checked`; the model does not hear of it. While a
+    /// turn runs it waits for its end.
+    Check {
+        command: String,
+    },
     /// Answered by `Answer`, also between two steps of a turn.
     Query {
         query: Query,
@@ -70,6 +79,31 @@ pub enum Decision {
     /// The reason goes to the model.
     Deny {
         reason: Option<String>,
+    },
+}
+
+/// What goes to the model beside the user's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "attachment", rename_all = "snake_case")]
+pub enum Attachment {
+    /// What was piped in.
+    Input { text: String },
+    /// A command that is to pass, and what it said instead.
+    FailedCheck { command: String, output: String },
+}
+
+/// How the command of a `Check` ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum CheckEnd {
+    Passed,
+    Failed,
+    Interrupted,
+    /// The time of the whole run is over.
+    OutOfTime,
+    NotRun {
+        message: String,
+        hint: String,
     },
 }
 
@@ -271,6 +305,12 @@ pub enum Event {
     },
     Answer {
         answer: Answer,
+    },
+    /// The answer to `Check`; `output` is what a model is shown of it.
+    Checked {
+        command: String,
+        end: CheckEnd,
+        output: String,
     },
     /// Something the user should know that ended no turn.
     Error {

@@ -1,6 +1,8 @@
 //! `qwright exec`: one request without a screen. Wires prompt, workspace, sandbox, model and session together, in the
 //! order in which they can fail cheaply, and turns the ending into an exit code.
 
+use super::exec_input::{self, Input};
+use super::exec_until::{self, First};
 use super::{CommandResult, Failure, exit, load};
 use crate::agent::protocol::{ApprovalMode, Ending};
 use crate::agent::{self, Limits, Resumed, Session, SessionOptions, Which};
@@ -12,11 +14,10 @@ use crate::model::Model;
 use crate::model::scripted::ScriptedModel;
 use crate::workspace::Workspace;
 use crate::workspace::shell::{SandboxChoice, Shell, ShellSettings};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// Model calls of one run unless `--max-turns` says otherwise: far above what work needs, far below a night's loop.
@@ -32,10 +33,16 @@ Every run is a session with a log. `-c` goes on with the latest one of this dire
 the same conversation and, unless named anew, the same approval mode. A session runs once at a time; `--fork` goes on \
 with a copy of it. A conversation that fills the context is shortened: what went is listed, and stays in the log.
 
-Exit codes: 0 done, 1 the task failed, 2 usage or configuration (also: no such session, or it is at work elsewhere), 3 a denial ended the work, 4 no sandbox can be had \
+With --until the limits are those of all rounds together. CMD runs in the sandbox and may take ten minutes. The files \
+that its words name (`sh check.sh`, `pytest tests/test_a.py`) are taken for the check itself: an edit of them is \
+denied, and where a command changes them they are put back. Two rounds in which the model calls no tool, or as many \
+as --max-rounds, end the work.
+
+Exit codes: 0 done (with --until: CMD passes), 1 the task failed, 2 usage or configuration (also: no such session, or it is at work elsewhere), 3 a denial ended the work, 4 no sandbox can be had \
 here, 5 a limit was hit or the request does not fit the context, 6 no model, 130 interrupted.")]
 pub struct ExecArgs {
-    /// What to do; `-`, or nothing with a pipe, reads it from standard input
+    /// What to do; `-`, or nothing with a pipe, reads it from standard input. What is piped in beside a PROMPT goes to
+    /// the model with it
     pub prompt: Option<String>,
     #[command(flatten)]
     pub model: ModelArgs,
@@ -66,6 +73,16 @@ pub struct ExecArgs {
     /// Time of this run, loading included: seconds, or 90s, 10m, 2h
     #[arg(long, value_name = "TIME")]
     pub max_wall_time: Option<String>,
+    /// Work until this command passes: it runs first (if it passes already, nothing is done) and after every round, and
+    /// what it says goes to the model. PROMPT may be left out
+    #[arg(long, value_name = "CMD")]
+    pub until: Option<String>,
+    /// Rounds of --until [default: 10]
+    #[arg(long, value_name = "N", requires = "until")]
+    pub max_rounds: Option<usize>,
+    /// Let the files that CMD names be edited; without, they stay as they are
+    #[arg(long, requires = "until")]
+    pub until_may_edit: bool,
     /// Go on with the latest session of this directory
     #[arg(short = 'c', long = "continue", conflicts_with = "resume")]
     pub continue_latest: bool,
@@ -149,7 +166,7 @@ pub fn run(
     let started = Instant::now();
     let config = Config::load(&args.load_options())?;
     let settings = &config.settings;
-    let prompt = prompt(args.prompt.as_deref(), &cancel)?;
+    let Input { prompt, attachment } = exec_input::read(args, &cancel)?;
     let directory = args.directory.clone().unwrap_or_else(|| PathBuf::from("."));
     let workspace = Workspace::open(&directory, &[]).map_err(|error| {
         Failure::new(exit::USAGE, error.to_string()).hint("name a directory of yours with -C")
@@ -166,6 +183,29 @@ pub fn run(
         return Err(Failure::new(exit::NO_SANDBOX, message).hint(hint));
     }
     let resumed = resumed(args, state.as_deref(), workspace.root())?;
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let mut shown = headless::Options {
+        prompt,
+        attachments: attachment.into_iter().collect(),
+        until: None,
+        format: args.output_format,
+        quiet: args.quiet,
+        stdout_is_terminal: out.is_terminal(),
+        stderr_is_terminal: err.is_terminal(),
+        started,
+    };
+    let mut streams = Streams { out: &mut out, err: &mut err };
+    let wall_time = || settings.max_wall_time.map(|time| time.saturating_sub(started.elapsed()));
+    if let Some(command) = &args.until {
+        match exec_until::first(command, args, &workspace, &shell, wall_time(), &cancel)? {
+            First::Passes(result) => return Ok(headless::report(*result, &shown, &mut streams)),
+            First::Fails { until, attachment } => {
+                shown.until = Some(until);
+                shown.attachments.push(attachment);
+            }
+        }
+    }
+    let protected = shown.until.as_ref().map(|until| until.protected.clone()).unwrap_or_default();
     let model = model(&config)?;
     if cancel.load(Ordering::SeqCst) {
         return Err(interrupted());
@@ -180,29 +220,21 @@ pub fn run(
             model_calls: Some(settings.max_turns.unwrap_or(MAX_TURNS)),
             tool_calls: settings.max_tool_calls,
             tokens: settings.max_tokens,
-            wall_time: settings.max_wall_time.map(|time| time.saturating_sub(started.elapsed())),
+            wall_time: wall_time(),
         },
         seed: settings.seed.unwrap_or(0),
         temperature: settings.temperature,
         system_prompt: args.system_prompt.clone(),
         append_system_prompt: args.append_system_prompt.clone(),
         state,
+        one_run: true,
+        protected,
     };
     let (ops, events) = match resumed {
         Some(resumed) => Session::go_on(model, workspace, shell, options, resumed),
         None => Session::start(model, workspace, shell, options),
     };
-    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let options = headless::Options {
-        prompt,
-        format: args.output_format,
-        quiet: args.quiet,
-        stdout_is_terminal: out.is_terminal(),
-        stderr_is_terminal: err.is_terminal(),
-        started,
-    };
-    let mut streams = Streams { out: &mut out, err: &mut err };
-    let result = headless::run(&ops, &events, &options, &cancel, &mut streams);
+    let result = headless::run(&ops, &events, &shown, &cancel, &mut streams);
     // What the session leaves for the next one (keys and values among it) is on disk before this process ends.
     drop(ops);
     let end = Instant::now() + LEAVING;
@@ -264,48 +296,8 @@ pub(super) fn sandbox_choice(config: &Config) -> SandboxChoice {
     }
 }
 
-fn interrupted() -> Failure {
+pub(super) fn interrupted() -> Failure {
     Failure::new(exit::INTERRUPTED, "interrupted")
-}
-
-/// The request: the argument, or standard input. With an argument standard input is left alone: a pipe that nobody
-/// closes must not hold up a run.
-fn prompt(argument: Option<&str>, cancel: &AtomicBool) -> Result<String, Failure> {
-    let usage = |message: &str| {
-        Failure::new(exit::USAGE, message)
-            .hint("qwright exec \"what to do\", or pipe it: ... | qwright exec -")
-    };
-    let text = match argument {
-        Some(text) if text != "-" => text.to_string(),
-        None if std::io::stdin().is_terminal() => return Err(usage("there is no request")),
-        _ => {
-            let bytes = read_stdin(cancel)?;
-            String::from_utf8(bytes).map_err(|_| usage("standard input is not valid UTF-8"))?
-        }
-    };
-    if text.trim().is_empty() {
-        return Err(usage("the request is empty"));
-    }
-    Ok(text.trim_end().to_string())
-}
-
-/// Reads on a thread of its own, so that Ctrl-C ends the wait.
-fn read_stdin(cancel: &AtomicBool) -> Result<Vec<u8>, Failure> {
-    let (done, read) = channel();
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = done.send(std::io::stdin().read_to_end(&mut bytes).map(|_| bytes));
-    });
-    loop {
-        match read.recv_timeout(Duration::from_millis(50)) {
-            Ok(Ok(bytes)) => return Ok(bytes),
-            Ok(Err(error)) => {
-                return Err(Failure::new(exit::USAGE, format!("standard input cannot be read: {error}")));
-            }
-            Err(RecvTimeoutError::Timeout) if !cancel.load(Ordering::SeqCst) => {}
-            Err(_) => return Err(interrupted()),
-        }
-    }
 }
 
 pub(super) fn scripted(path: &Path) -> Result<Box<dyn Model>, Failure> {

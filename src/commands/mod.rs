@@ -8,6 +8,8 @@ mod bench_run;
 pub mod config;
 pub mod demo;
 pub mod exec;
+mod exec_input;
+mod exec_until;
 pub mod inspect;
 pub mod inspect_chat;
 pub mod inspect_gguf;

@@ -89,5 +89,11 @@ fn object(result: &ExecResult) -> Value {
         "sandbox": result.sandbox,
         "denials": outcome.map(|outcome| &outcome.denials).cloned().unwrap_or_default(),
         "diff": outcome.map_or("", |outcome| &outcome.diff),
+        "until": result.until.as_ref().map(|until| json!({
+            "command": until.command,
+            "passed": until.passed,
+            "rounds": until.rounds,
+            "protected": until.protected,
+        })),
     })
 }

@@ -104,6 +104,8 @@ impl App {
                 self.transcript.push(Kind::Answer(problem.unwrap_or(answer)));
             }
             Event::Answer { answer } => self.answered(answer),
+            // Nothing here asks for one.
+            Event::Checked { .. } => {}
             Event::Error { message, hint } => self.error(&message, hint.as_deref()),
             Event::TurnFinished { outcome } => self.finished(&outcome, now),
         }

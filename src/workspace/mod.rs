@@ -13,6 +13,7 @@ mod entries;
 mod git;
 mod guard;
 mod journal;
+mod keep;
 pub mod patch;
 pub mod sandbox;
 mod search;
@@ -24,6 +25,7 @@ pub use batch::{Change, ChangeError, ChangeErrorCode, FileEdit};
 pub use edit::Edit;
 pub use entries::EntryKind;
 pub use journal::{FileChange, Mark, UndoReport};
+pub use keep::Kept;
 pub use search::{GrepQuery, Listing, Match, Matches};
 pub use text::{Content, Text};
 
