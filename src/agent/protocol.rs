@@ -2,6 +2,7 @@
 //! serialises, so that a front end may live in another process. Text in events is as the model, a file or a command
 //! wrote it: escape it (`chat::escape`) before a terminal sees it.
 
+use crate::chat::Message;
 use serde::{Deserialize, Serialize};
 
 pub use crate::model::Usage;
@@ -214,6 +215,9 @@ pub enum Event {
         sandbox: String,
         /// One line: the tier, what it does not protect, and what would help.
         sandbox_note: String,
+        /// The tools there are, by name.
+        #[serde(default)]
+        tools: Vec<String>,
     },
     TurnStarted,
     /// `phase` is "load" or "prefill".
@@ -305,6 +309,10 @@ pub enum Event {
     },
     Answer {
         answer: Answer,
+    },
+    /// Entered the conversation during a turn, as it stands there; told only where it was asked for.
+    Message {
+        message: Message,
     },
     /// The answer to `Check`; `output` is what a model is shown of it.
     Checked {

@@ -12,6 +12,7 @@ use crate::config::{Config, LoadOptions};
 use crate::headless::{self, ExecResult, OutputFormat, Streams};
 use crate::model::Model;
 use crate::model::scripted::ScriptedModel;
+use crate::tools::Registry;
 use crate::workspace::Workspace;
 use crate::workspace::shell::{SandboxChoice, Shell, ShellSettings};
 use std::io::{IsTerminal, Write};
@@ -49,15 +50,22 @@ pub struct ExecArgs {
     /// Work in this directory [default: the current one]
     #[arg(short = 'C', long = "cd", value_name = "DIR")]
     pub directory: Option<PathBuf>,
-    /// text: the answer on stdout, the rest on stderr; json: one object on stdout
+    /// text: the answer on stdout, the rest on stderr; json: one object on stdout; stream-json: JSON lines, that object
+    /// last
     #[arg(short = 'o', long, value_enum, default_value_t)]
     pub output_format: OutputFormat,
+    /// With stream-json: the parts of an answer as they are written, too
+    #[arg(long)]
+    pub include_partial_messages: bool,
     /// What may happen unasked: plan, default, auto-edit or yolo [default: auto-edit]
     #[arg(long, value_name = "MODE")]
     pub approval_mode: Option<String>,
     /// The same as --approval-mode yolo
     #[arg(short = 'y', long, conflicts_with = "approval_mode")]
     pub yolo: bool,
+    /// The only tools there are in this run, with commas between them
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub allowed_tools: Option<Vec<String>>,
     /// What commands run in: auto, full, reduced or none. With none they can do what you can
     #[arg(long, value_name = "TIER")]
     pub sandbox: Option<String>,
@@ -140,18 +148,17 @@ const LEAVING: Duration = Duration::from_secs(10);
 /// The subcommand: settings, then the model they name (or a script).
 pub fn command(args: &ExecArgs, cancel: Arc<AtomicBool>) -> CommandResult {
     let flag = cancel.clone();
-    let quiet = args.quiet || args.output_format == OutputFormat::Json;
+    let json = args.output_format != OutputFormat::Text;
+    let quiet = args.quiet || json;
     let model = |config: &Config| match &args.scripted {
         Some(path) => scripted(path),
         None => load::local(config, quiet, &flag),
     };
     let done = run(args, model, cancel).and_then(|result| code(&result));
-    if let (Err(failure), OutputFormat::Json) = (&done, args.output_format) {
+    if let Some(failure) = done.as_ref().err().filter(|_| json) {
         // Whoever reads JSON gets an object for failures before the session too; the line on stderr comes as well.
-        let object = serde_json::json!({
-            "type": "result", "subtype": before_session(failure.code), "is_error": true, "result": "",
-            "error": failure.message, "hint": failure.hint,
-        });
+        let object =
+            headless::failure(before_session(failure.code), &failure.message, failure.hint.as_deref());
         let _ = writeln!(std::io::stdout(), "{}", escape_json(&object.to_string()));
     }
     done
@@ -167,6 +174,13 @@ pub fn run(
     let config = Config::load(&args.load_options())?;
     let settings = &config.settings;
     let Input { prompt, attachment } = exec_input::read(args, &cancel)?;
+    let allowed_tools = args.allowed_tools.as_deref().map(known_tools).transpose()?;
+    if args.include_partial_messages && args.output_format != OutputFormat::StreamJson {
+        return Err(Failure::new(
+            exit::USAGE,
+            "--include-partial-messages is for --output-format stream-json",
+        ));
+    }
     let directory = args.directory.clone().unwrap_or_else(|| PathBuf::from("."));
     let workspace = Workspace::open(&directory, &[]).map_err(|error| {
         Failure::new(exit::USAGE, error.to_string()).hint("name a directory of yours with -C")
@@ -189,6 +203,7 @@ pub fn run(
         attachments: attachment.into_iter().collect(),
         until: None,
         format: args.output_format,
+        partial_messages: args.include_partial_messages,
         quiet: args.quiet,
         stdout_is_terminal: out.is_terminal(),
         stderr_is_terminal: err.is_terminal(),
@@ -229,6 +244,8 @@ pub fn run(
         state,
         one_run: true,
         protected,
+        allowed_tools,
+        tell_messages: args.output_format == OutputFormat::StreamJson,
     };
     let (ops, events) = match resumed {
         Some(resumed) => Session::go_on(model, workspace, shell, options, resumed),
@@ -258,6 +275,21 @@ fn resumed(args: &ExecArgs, state: Option<&Path>, root: &Path) -> Result<Option<
     })?;
     let resumed = agent::resume(state, &which, root, args.fork);
     resumed.map(Some).map_err(|error| Failure::new(exit::USAGE, error.message).hint(error.hint))
+}
+
+/// The names, where all of them are tools.
+fn known_tools(names: &[String]) -> Result<Vec<String>, Failure> {
+    let registry = Registry::standard();
+    let names: Vec<String> =
+        names.iter().map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect();
+    match names.iter().find(|name| registry.get(name).is_none()) {
+        None => Ok(names),
+        Some(unknown) => {
+            let known: Vec<&str> = registry.names().collect();
+            Err(Failure::new(exit::USAGE, format!("there is no tool `{unknown}`"))
+                .hint(format!("the tools are {}", known.join(", "))))
+        }
+    }
 }
 
 /// The exit code of a run.

@@ -4,7 +4,10 @@
 
 mod json;
 mod rounds;
+mod stream;
 mod text;
+
+pub use json::failure;
 
 use crate::agent::protocol::{Attachment, Decision, Ending, Event, Op, TurnOutcome};
 use rounds::{Next, Rounds};
@@ -25,6 +28,8 @@ pub enum OutputFormat {
     Text,
     /// One JSON object on stdout
     Json,
+    /// JSON lines on stdout: what happens as it happens, the object of `json` last
+    StreamJson,
 }
 
 #[derive(Debug, Clone)]
@@ -34,6 +39,8 @@ pub struct Options {
     pub attachments: Vec<Attachment>,
     pub until: Option<Until>,
     pub format: OutputFormat,
+    /// With `StreamJson`: the parts of an answer as they come, too.
+    pub partial_messages: bool,
     /// Only the answer, and errors.
     pub quiet: bool,
     pub stdout_is_terminal: bool,
@@ -183,6 +190,7 @@ fn view(options: &Options) -> Box<dyn View> {
     match options.format {
         OutputFormat::Text => Box::new(text::Text::new(options)),
         OutputFormat::Json => Box::new(json::Json::new(options)),
+        OutputFormat::StreamJson => Box::new(stream::Stream::new(options)),
     }
 }
 

@@ -280,6 +280,7 @@ impl View for Text {
             Event::AsideDelta { .. }
             | Event::Answer { .. }
             | Event::Checked { .. }
+            | Event::Message { .. }
             | Event::TurnStarted
             | Event::ApprovalRequested { .. }
             | Event::ContextUsage { .. }

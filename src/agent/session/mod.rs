@@ -68,6 +68,10 @@ pub struct SessionOptions {
     pub one_run: bool,
     /// Files that stay as they are, whatever the mode.
     pub protected: Vec<String>,
+    /// The only tools there are; `None`: those that a model of this size is offered.
+    pub allowed_tools: Option<Vec<String>>,
+    /// What enters the conversation is told as well (`Event::Message`).
+    pub tell_messages: bool,
 }
 
 impl Default for SessionOptions {
@@ -83,6 +87,8 @@ impl Default for SessionOptions {
             state: None,
             one_run: false,
             protected: Vec::new(),
+            allowed_tools: None,
+            tell_messages: false,
         }
     }
 }
@@ -164,7 +170,12 @@ impl Session {
         let news = Arc::new(AtomicBool::new(false));
         let flags = (cancel.clone(), news.clone());
         thread::spawn(move || ops::pass_on(&passed, &pass, &flags.0, &flags.1));
-        let tools = offered_tools(&Registry::standard(), model.info());
+        let tools = match &options.allowed_tools {
+            Some(allowed) => {
+                Registry::standard().subset(&allowed.iter().map(String::as_str).collect::<Vec<_>>())
+            }
+            None => offered_tools(&Registry::standard(), model.info()),
+        };
         let session = Self {
             id: resumed.as_ref().map_or_else(transcript::new_id, |resumed| resumed.id.clone()),
             specs: tools.specs().into(),
@@ -206,6 +217,7 @@ impl Session {
             mode: self.talk.mode,
             sandbox: self.shell.tier().to_string(),
             sandbox_note: self.shell.status_line(),
+            tools: self.tools.names().map(str::to_string).collect(),
         });
         match resumed {
             Some(resumed) => self.take_up(resumed),
@@ -294,6 +306,9 @@ impl Session {
         while let Some(effect) = effects.pop_front() {
             let input = match effect {
                 Effect::Append(message) => {
+                    if self.options.tell_messages {
+                        self.emit(Event::Message { message: message.clone() });
+                    }
                     self.push(message);
                     continue;
                 }
