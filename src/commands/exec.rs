@@ -2,6 +2,7 @@
 //! order in which they can fail cheaply, and turns the ending into an exit code.
 
 use super::exec_input::{self, Input};
+use super::exec_patch::Patching;
 use super::exec_until::{self, First};
 use super::{CommandResult, Failure, exit, load};
 use crate::agent::protocol::{ApprovalMode, Ending};
@@ -38,6 +39,10 @@ With --until the limits are those of all rounds together. CMD runs in the sandbo
 that its words name (`sh check.sh`, `pytest tests/test_a.py`) are taken for the check itself: an edit of them is \
 denied, and where a command changes them they are put back. Two rounds in which the model calls no tool, or as many \
 as --max-rounds, end the work.
+
+With --patch the copy is of all there is, uncommitted and ignored files too (of the whole work tree, where the \
+directory lies in a repository), and is removed at the end. The patch leaves ignored files out. What holds absolute \
+paths of the original, as some virtual environments do, still means the original.
 
 Exit codes: 0 done (with --until: CMD passes), 1 the task failed, 2 usage or configuration (also: no such session, or it is at work elsewhere), 3 a denial ended the work, 4 no sandbox can be had \
 here, 5 a limit was hit or the request does not fit the context, 6 no model, 130 interrupted.")]
@@ -91,6 +96,9 @@ pub struct ExecArgs {
     /// Let the files that CMD names be edited; without, they stay as they are
     #[arg(long, requires = "until")]
     pub until_may_edit: bool,
+    /// Leave the directory as it is: work in a private copy and write the changes to this file, for `git apply`
+    #[arg(long, value_name = "FILE")]
+    pub patch: Option<PathBuf>,
     /// Go on with the latest session of this directory
     #[arg(short = 'c', long = "continue", conflicts_with = "resume")]
     pub continue_latest: bool,
@@ -182,9 +190,7 @@ pub fn run(
         ));
     }
     let directory = args.directory.clone().unwrap_or_else(|| PathBuf::from("."));
-    let workspace = Workspace::open(&directory, &[]).map_err(|error| {
-        Failure::new(exit::USAGE, error.to_string()).hint("name a directory of yours with -C")
-    })?;
+    let mut workspace = open(&directory)?;
     let state = config.dirs.state().ok();
     let shell = Shell::with(ShellSettings {
         choice: sandbox_choice(&config),
@@ -197,6 +203,18 @@ pub fn run(
         return Err(Failure::new(exit::NO_SANDBOX, message).hint(hint));
     }
     let resumed = resumed(args, state.as_deref(), workspace.root())?;
+    let original = workspace.root().to_path_buf();
+    let mut patching = None;
+    if let Some(file) = &args.patch {
+        let copy = Patching::begin(file, &workspace, &config, &cancel)?;
+        workspace = open(copy.root())?;
+        patching = Some(copy);
+    }
+    let mut finishing = |result: &mut ExecResult| {
+        if let Some(patching) = &mut patching {
+            patching.finish(result);
+        }
+    };
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
     let mut shown = headless::Options {
         prompt,
@@ -213,7 +231,10 @@ pub fn run(
     let wall_time = || settings.max_wall_time.map(|time| time.saturating_sub(started.elapsed()));
     if let Some(command) = &args.until {
         match exec_until::first(command, args, &workspace, &shell, wall_time(), &cancel)? {
-            First::Passes(result) => return Ok(headless::report(*result, &shown, &mut streams)),
+            First::Passes(mut result) => {
+                finishing(&mut result);
+                return Ok(headless::report(*result, &shown, &mut streams));
+            }
             First::Fails { until, attachment } => {
                 shown.until = Some(until);
                 shown.attachments.push(attachment);
@@ -242,6 +263,7 @@ pub fn run(
         system_prompt: args.system_prompt.clone(),
         append_system_prompt: args.append_system_prompt.clone(),
         state,
+        directory: args.patch.is_some().then_some(original),
         one_run: true,
         protected,
         allowed_tools,
@@ -251,12 +273,18 @@ pub fn run(
         Some(resumed) => Session::go_on(model, workspace, shell, options, resumed),
         None => Session::start(model, workspace, shell, options),
     };
-    let result = headless::run(&ops, &events, &shown, &cancel, &mut streams);
+    let result = headless::run(&ops, &events, &shown, &cancel, &mut streams, &mut finishing);
     // What the session leaves for the next one (keys and values among it) is on disk before this process ends.
     drop(ops);
     let end = Instant::now() + LEAVING;
     while events.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
     Ok(result)
+}
+
+fn open(directory: &Path) -> Result<Workspace, Failure> {
+    Workspace::open(directory, &[]).map_err(|error| {
+        Failure::new(exit::USAGE, error.to_string()).hint("name a directory of yours with -C")
+    })
 }
 
 /// The session that goes on, if one was asked for; opened before the model is loaded, which takes longer.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod demo;
 pub mod exec;
 mod exec_input;
+mod exec_patch;
 mod exec_until;
 pub mod inspect;
 pub mod inspect_chat;

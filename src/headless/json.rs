@@ -112,5 +112,9 @@ pub(super) fn object(result: &ExecResult) -> Value {
             "rounds": until.rounds,
             "protected": until.protected,
         })),
+        "patch": result.patch.as_ref().map(|patch| json!({
+            "file": patch.file,
+            "files_changed": patch.files_changed,
+        })),
     })
 }

@@ -70,6 +70,13 @@ pub struct UntilReport {
     pub protected: Vec<String>,
 }
 
+/// Where the changes of a run in a private copy went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PatchReport {
+    pub file: String,
+    pub files_changed: usize,
+}
+
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub struct ExecResult {
@@ -80,6 +87,7 @@ pub struct ExecResult {
     /// `None` where the agent went away without one.
     pub outcome: Option<TurnOutcome>,
     pub until: Option<UntilReport>,
+    pub patch: Option<PatchReport>,
     /// The answer could not be written to stdout (a closed pipe is not an error).
     pub write_error: Option<String>,
 }
@@ -94,6 +102,7 @@ impl ExecResult {
             duration: Duration::ZERO,
             outcome: None,
             until: None,
+            patch: None,
             write_error: None,
         }
     }
@@ -121,13 +130,14 @@ trait View {
     fn end(&mut self, result: &ExecResult, streams: &mut Streams<'_>) -> io::Result<()>;
 }
 
-/// Runs one request to its end. `cancel` is raised by Ctrl-C.
+/// Runs one request to its end. `cancel` is raised by Ctrl-C; `finishing` has its say before the end is shown.
 pub fn run(
     ops: &Sender<Op>,
     events: &Receiver<Event>,
     options: &Options,
     cancel: &AtomicBool,
     streams: &mut Streams<'_>,
+    finishing: &mut dyn FnMut(&mut ExecResult),
 ) -> ExecResult {
     let mut view = view(options);
     let mut rounds = Rounds::new(options.until.as_ref());
@@ -178,6 +188,7 @@ pub fn run(
     }
     let _ = ops.send(Op::Quit);
     result.until = rounds.report();
+    finishing(&mut result);
     finish(result, view.as_mut(), options, streams)
 }
 

@@ -299,6 +299,11 @@ impl View for Text {
                     format!("denied: {} ({})", escape_line(&denial.summary), escape_line(&denial.reason));
                 let _ = writeln!(streams.err, "{}", self.style("33", &text));
             }
+            if let Some(patch) = result.patch.as_ref().filter(|_| !self.quiet) {
+                let files = if patch.files_changed == 1 { "file" } else { "files" };
+                let name = escape_line(&patch.file);
+                let _ = writeln!(streams.err, "patch: {name} ({} {files} changed)", patch.files_changed);
+            }
             if let Some(until) = result.until.as_ref().filter(|until| until.passed && !self.quiet) {
                 let rounds = if until.rounds == 1 { "round" } else { "rounds" };
                 let command = escape_line(&until.command);

@@ -15,6 +15,7 @@ mod guard;
 mod journal;
 mod keep;
 pub mod patch;
+mod private;
 pub mod sandbox;
 mod search;
 pub mod shell;
@@ -26,6 +27,7 @@ pub use edit::Edit;
 pub use entries::EntryKind;
 pub use journal::{FileChange, Mark, UndoReport};
 pub use keep::Kept;
+pub use private::PrivateCopy;
 pub use search::{GrepQuery, Listing, Match, Matches};
 pub use text::{Content, Text};
 

@@ -11,6 +11,7 @@ mod config;
 mod determinism;
 mod edits;
 mod exec;
+mod exec_patch;
 mod exec_stream;
 mod exec_until;
 mod gguf;

@@ -64,6 +64,8 @@ pub struct SessionOptions {
     pub append_system_prompt: Option<String>,
     /// The state directory for the session log; `None` keeps no log.
     pub state: Option<PathBuf>,
+    /// The directory that the session belongs to, where the workspace is only a copy of it.
+    pub directory: Option<PathBuf>,
     /// All requests are one piece of work: they share the limits, and an outcome's diff is of all of them.
     pub one_run: bool,
     /// Files that stay as they are, whatever the mode.
@@ -85,6 +87,7 @@ impl Default for SessionOptions {
             system_prompt: None,
             append_system_prompt: None,
             state: None,
+            directory: None,
             one_run: false,
             protected: Vec::new(),
             allowed_tools: None,
@@ -213,7 +216,7 @@ impl Session {
             id: self.id.clone(),
             model: self.model.info().name.clone(),
             context: self.model.info().context,
-            directory: self.workspace.root().display().to_string(),
+            directory: self.directory(),
             mode: self.talk.mode,
             sandbox: self.shell.tier().to_string(),
             sandbox_note: self.shell.status_line(),
@@ -290,6 +293,10 @@ impl Session {
         let options = SessionOptions { mode: self.talk.mode, ..self.options.clone() };
         let count = |text: &str| self.model.count_tokens(text);
         opening_messages(&self.workspace, self.model.info(), &options, text, &count)
+    }
+
+    fn directory(&self) -> String {
+        self.options.directory.as_deref().unwrap_or(self.workspace.root()).display().to_string()
     }
 
     /// Before something begins that can be interrupted.
