@@ -21,6 +21,7 @@ pub mod transcript;
 mod turn;
 
 pub use live_values::WorkspaceValues;
+pub use prompts::{until_again, until_request};
 pub use resume::{Listed, ResumeError, Resumed, Which, list, resume};
-pub use session::{Limits, Session, SessionOptions};
+pub use session::{Limits, Session, SessionOptions, run_check};
 pub use surroundings::{offered_tools, opening_messages};
