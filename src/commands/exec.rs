@@ -33,12 +33,16 @@ the same conversation and, unless named anew, the same approval mode. A session 
 with a copy of it. A conversation that fills the context is shortened: what went is listed, and stays in the log.
 
 Exit codes: 0 done, 1 the task failed, 2 usage or configuration (also: no such session, or it is at work elsewhere), 3 a denial ended the work, 4 no sandbox can be had \
-here, 5 a limit was hit or the request does not fit the context, 6 no model, 130 interrupted.")]
+here, 5 a limit was hit or the request does not fit the context, 6 no model, or the endpoint gives no answer, 130 interrupted.")]
 pub struct ExecArgs {
     /// What to do; `-`, or nothing with a pipe, reads it from standard input
     pub prompt: Option<String>,
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Let the OpenAI-compatible server at URL (vLLM, SGLang, llama-server) run the model; its key comes from
+    /// QWRIGHT_API_KEY, else OPENAI_API_KEY
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
     /// Work in this directory [default: the current one]
     #[arg(short = 'C', long = "cd", value_name = "DIR")]
     pub directory: Option<PathBuf>,
@@ -103,6 +107,7 @@ impl ExecArgs {
         let mode = if self.yolo { Some("yolo".to_string()) } else { self.approval_mode.clone() };
         for (key, value, flag) in [
             ("approval_mode", mode, if self.yolo { "--yolo" } else { "--approval-mode" }),
+            ("endpoint", self.endpoint.clone(), "--endpoint"),
             ("sandbox", self.sandbox.clone(), "--sandbox"),
             ("max_turns", number(self.max_turns), "--max-turns"),
             ("max_tool_calls", number(self.max_tool_calls), "--max-tool-calls"),
