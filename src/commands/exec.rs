@@ -45,13 +45,17 @@ directory lies in a repository), and is removed at the end. The patch leaves ign
 paths of the original, as some virtual environments do, still means the original.
 
 Exit codes: 0 done (with --until: CMD passes), 1 the task failed, 2 usage or configuration (also: no such session, or it is at work elsewhere), 3 a denial ended the work, 4 no sandbox can be had \
-here, 5 a limit was hit or the request does not fit the context, 6 no model, 130 interrupted.")]
+here, 5 a limit was hit or the request does not fit the context, 6 no model, or the endpoint gives no answer, 130 interrupted.")]
 pub struct ExecArgs {
     /// What to do; `-`, or nothing with a pipe, reads it from standard input. What is piped in beside a PROMPT goes to
     /// the model with it
     pub prompt: Option<String>,
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Let the OpenAI-compatible server at URL (vLLM, SGLang, llama-server) run the model; its key comes from
+    /// QWRIGHT_API_KEY, else OPENAI_API_KEY
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
     /// Work in this directory [default: the current one]
     #[arg(short = 'C', long = "cd", value_name = "DIR")]
     pub directory: Option<PathBuf>,
@@ -123,6 +127,9 @@ pub struct ExecArgs {
     /// Only the answer, denials and errors
     #[arg(short = 'q', long)]
     pub quiet: bool,
+    /// The request is all there is: standard input is somebody else's.
+    #[arg(skip)]
+    pub leave_stdin: bool,
     /// Play a model's turns from a file (for tests)
     #[arg(long, hide = true, env = "QWRIGHT_SCRIPTED", value_name = "FILE")]
     pub scripted: Option<PathBuf>,
@@ -136,6 +143,7 @@ impl ExecArgs {
         let mode = if self.yolo { Some("yolo".to_string()) } else { self.approval_mode.clone() };
         for (key, value, flag) in [
             ("approval_mode", mode, if self.yolo { "--yolo" } else { "--approval-mode" }),
+            ("endpoint", self.endpoint.clone(), "--endpoint"),
             ("sandbox", self.sandbox.clone(), "--sandbox"),
             ("max_turns", number(self.max_turns), "--max-turns"),
             ("max_tool_calls", number(self.max_tool_calls), "--max-tool-calls"),

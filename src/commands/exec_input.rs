@@ -32,7 +32,7 @@ pub fn read(args: &ExecArgs, cancel: &AtomicBool) -> Result<Input, Failure> {
         if words.is_some_and(|words| words.trim().is_empty()) {
             return Err(usage("the request is empty"));
         }
-        let piped = if stdin.is_terminal() { None } else { piped(cancel)? };
+        let piped = if stdin.is_terminal() || args.leave_stdin { None } else { piped(cancel)? };
         return Ok(Input {
             prompt: with_until(args, words),
             attachment: piped.map(|text| Attachment::Input { text }),

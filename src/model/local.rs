@@ -7,7 +7,6 @@ mod ahead;
 mod aside;
 mod decode;
 mod drafts;
-mod tail;
 
 pub use decode::{DecodeStats, Decoding};
 

@@ -164,7 +164,8 @@ fn every_kind_of_ending_fits_the_schema() {
     let schema = Schema::published();
     let edit = || fix()[0].clone();
     let check = "grep -q hello greet.sh";
-    let cases: Vec<(Vec<Value>, Vec<&str>, i32, Vec<&str>)> = vec![
+    type Case<'a> = (Vec<Value>, Vec<&'a str>, i32, Vec<&'a str>);
+    let cases: Vec<Case<'_>> = vec![
         (vec![], vec!["--approval-mode", "nonsense", "Hi"], 2, vec!["result"]),
         (vec![json!({"error": "gone"})], vec!["Hi"], 6, vec!["init", "result"]),
         (

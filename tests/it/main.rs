@@ -10,6 +10,7 @@ mod chat;
 mod config;
 mod determinism;
 mod edits;
+mod endpoint;
 mod exec;
 mod exec_patch;
 mod exec_stream;

@@ -65,10 +65,10 @@ impl Snapshots {
         let mut snapshots = Self { top, store, before: BTreeMap::new(), ignored: HashSet::new() };
         let mut wanted = snapshots.not_ignored();
         wanted.extend(snapshots.tracked());
-        let (wanted, ignored) = paths.into_iter().partition(|path| wanted.contains(path));
-        let wanted: Vec<PathBuf> = wanted;
+        let (wanted, ignored): (Vec<PathBuf>, Vec<PathBuf>) =
+            paths.into_iter().partition(|path| wanted.contains(path));
         snapshots.before = snapshots.take_in(&wanted)?;
-        snapshots.ignored = ignored;
+        snapshots.ignored = ignored.into_iter().collect();
         Ok(snapshots)
     }
 
