@@ -7,6 +7,7 @@ use crate::agent::{run_check, until_again};
 use crate::headless::{ExecResult, Until, UntilReport};
 use crate::workspace::Workspace;
 use crate::workspace::shell::Shell;
+use crate::workspace::shell::policy::words;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -100,24 +101,6 @@ fn names(word: &str) -> Vec<String> {
         }
     }
     names
-}
-
-/// The words of a command line, without their quotes; what stands between commands is no word.
-fn words(command: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
-    for c in command.chars() {
-        match (quote, c) {
-            (Some(open), _) if c == open => quote = None,
-            (Some(_), _) => word.push(c),
-            (None, '\'' | '"') => quote = Some(c),
-            (None, ';' | '&' | '|' | '(' | ')' | '<' | '>') => words.push(std::mem::take(&mut word)),
-            (None, _) if c.is_whitespace() => words.push(std::mem::take(&mut word)),
-            (None, _) => word.push(c),
-        }
-    }
-    words.push(word);
-    words.retain(|word| !word.is_empty());
-    words
 }
 
 #[cfg(test)]

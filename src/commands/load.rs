@@ -1,6 +1,6 @@
-//! From settings to a model that is ready: a server's, where an endpoint is set, else which file, which chat format and sampling (the catalogue's where it knows
-//! the model), how many threads, what KV type, context and
-//! backend; with progress on stderr while the file is read.
+//! From settings to a model that is ready: a server's, where an endpoint is set, else which file, which chat format and
+//! sampling (the catalogue's where it knows the model), how many threads, what KV type, context and backend; with
+//! progress on stderr while the file is read.
 
 use super::memory::Ask;
 use super::{Failure, exit};
