@@ -31,7 +31,7 @@ pub struct BenchArgs {
     /// Tokens to decode
     #[arg(short = 'n', long, default_value_t = 64)]
     pub decode: usize,
-    /// Tokens of context already there when decoding starts
+    /// Tokens of context already there when decoding starts (beyond 512, copies of those stand for them)
     #[arg(short = 'd', long, value_delimiter = ',', default_value = "0")]
     pub depth: Vec<usize>,
     /// Sequences that decode together; they share what is already there

@@ -135,6 +135,12 @@ pub trait Backend: Send {
         }
         Ok(logits)
     }
+    /// Makes `sequence`, which holds a beginning of `tokens` of at least a block, hold them all for measurements: where
+    /// this backend can, with made-up keys and values in no time.
+    fn pretend(&mut self, sequence: &mut Sequence, tokens: &[TokenId]) -> Result<(), EngineError> {
+        let rest = &tokens[sequence.len()..];
+        self.append(sequence, rest, Want::Nothing, &AtomicBool::new(false), &mut |_| {}).map(drop)
+    }
     /// Keeps what `sequence` holds for others that begin as it does, where this backend can.
     fn remember(&mut self, _sequence: &Sequence) {}
     /// Makes `sequence` hold the longest beginning of `tokens` that is known; returns its length.
@@ -189,6 +195,9 @@ impl Backend for Engine {
         cancel: &AtomicBool,
     ) -> Result<Vec<f32>, EngineError> {
         Engine::append_many(self, parts, cancel)
+    }
+    fn pretend(&mut self, sequence: &mut Sequence, tokens: &[TokenId]) -> Result<(), EngineError> {
+        sequence.pretend(tokens)
     }
     fn remember(&mut self, sequence: &Sequence) {
         Engine::remember(self, sequence);

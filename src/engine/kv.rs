@@ -135,6 +135,17 @@ impl KvCache {
         Ok(())
     }
 
+    /// Lets the blocks held, all of them whole, be followed by copies of themselves until there are `n` positions.
+    pub fn repeat(&mut self, n: usize) -> Result<(), EngineError> {
+        let whole = self.table.len();
+        while whole > 0 && self.table.len() < blocks_of(n) {
+            let mut copy = self.pool.take()?;
+            copy.copy_from(&self.table[self.table.len() % whole]);
+            self.table.push(Arc::new(copy));
+        }
+        Ok(())
+    }
+
     /// What a pass stores the keys and values of positions from `start` on through, after `prepare`.
     pub fn planes(&mut self, start: usize) -> Planes {
         let first = start / BLOCK;
