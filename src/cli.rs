@@ -64,6 +64,8 @@ pub enum Command {
     /// The sandbox of this machine: its tier, and a command inside it
     Sandbox(commands::sandbox::SandboxArgs),
     Tools(commands::tools::ToolsArgs),
+    Sessions(commands::sessions::SessionsArgs),
+    Completions(commands::completions::CompletionsArgs),
     /// What the model sees and says, as JSON lines
     #[command(subcommand)]
     Inspect(Inspect),
@@ -174,6 +176,8 @@ impl Cli {
             Command::Config(args) => commands::config::run(&args, &ModelArgs::default().load_options()),
             Command::Sandbox(args) => commands::sandbox::run(&args),
             Command::Tools(args) => commands::tools::run(&args, interrupts()?.as_ref()),
+            Command::Sessions(args) => commands::sessions::run(&args, interrupts),
+            Command::Completions(args) => commands::completions::run(&args),
         }
     }
 }

@@ -91,14 +91,25 @@ pub fn local_with(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn Model>, Failure> {
     let located = hub::locate(None, config)?;
-    let options = options(config, &located);
-    announce(&located.path, &options, note)?;
-    let loaded = LocalModel::load(&located.path, &options, cancel, progress);
+    let model = open(&located.path, &options(config, &located), cancel, note, progress)?;
+    Ok(Box::new(model))
+}
+
+/// The model in a file, loaded with these options.
+pub(super) fn open(
+    path: &std::path::Path,
+    options: &LocalOptions,
+    cancel: &AtomicBool,
+    note: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<LocalModel, Failure> {
+    announce(path, options, note)?;
+    let loaded = LocalModel::load(path, options, cancel, progress);
     if cancel.load(Ordering::Relaxed) {
         return Err(Failure::new(exit::INTERRUPTED, "interrupted"));
     }
     match loaded {
-        Ok(model) => Ok(Box::new(model)),
+        Ok(model) => Ok(model),
         Err(ModelError::Unavailable { message, hint }) => {
             Err(Failure::new(exit::NO_MODEL, message).hint(hint))
         }
@@ -106,7 +117,7 @@ pub fn local_with(
     }
 }
 
-fn options(config: &Config, located: &Located) -> LocalOptions {
+pub(super) fn options(config: &Config, located: &Located) -> LocalOptions {
     let sampling = located.entry.map_or(SAMPLING, |entry| {
         let s = entry.sampling;
         SamplingParams {

@@ -5,6 +5,7 @@ pub mod bench;
 mod bench_progress;
 pub mod bench_report;
 mod bench_run;
+pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod exec;
@@ -16,6 +17,7 @@ pub mod load;
 pub mod memory;
 pub mod models;
 pub mod sandbox;
+pub mod sessions;
 pub mod tools;
 pub mod tui;
 

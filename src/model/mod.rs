@@ -5,8 +5,11 @@ pub mod grammar;
 pub mod local;
 mod revise;
 pub mod scripted;
+mod setup;
 
 use crate::chat::{ChatFormat, Message, ToolCall, ToolSpec};
+use serde::{Deserialize, Serialize};
+pub use setup::{ModelSetup, difference};
 use std::sync::atomic::AtomicBool;
 
 /// What a model can do and how much it can hold.
@@ -47,7 +50,7 @@ pub struct Request<'a> {
 }
 
 /// The beginning of a call that an answer must make: given to the model as its first words.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequiredCall {
     pub tool: String,
     /// Parameters whose values are settled, in order.
@@ -96,7 +99,8 @@ pub enum ModelEvent {
     Note(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// The model ended its turn (or asked for tools).
     End,
@@ -151,6 +155,10 @@ pub enum ModelError {
 
 pub trait Model: Send {
     fn info(&self) -> &ModelInfo;
+    /// How it is run, where that decides what it says: a model of this program.
+    fn setup(&self) -> Option<ModelSetup> {
+        None
+    }
     /// Exact number of tokens of `text` as message content.
     fn count_tokens(&self, text: &str) -> usize;
     /// Tokens held by the history `messages` with `tools`, as they would be sent.

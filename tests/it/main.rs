@@ -24,6 +24,7 @@ mod quant;
 mod real_model;
 mod revise;
 mod sessions;
+mod sessions_command;
 mod shell;
 mod tokenizer;
 mod tools;
