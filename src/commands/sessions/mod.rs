@@ -105,7 +105,7 @@ fn out(text: &str) -> Result<(), Failure> {
 /// A time as a person here reads it.
 fn local_time(time: std::time::SystemTime) -> String {
     let stamp = jiff::Timestamp::try_from(time).unwrap_or_default();
-    stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
+    stamp.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
 /// The first line of a text, at most so many characters; with what says that there is more.
