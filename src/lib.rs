@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`engine`] | tokens in, tokens out: GGUF, weights, kernels, forward pass, KV cache, sampler |
 //! | [`chat`] | messages <-> text: chat formats and the tool-call parser; pure text, no IO |
-//! | [`model`] | `trait Model` and its implementations (local engine, scripted turns) |
+//! | [`model`] | `trait Model` and its implementations (local engine, an OpenAI-compatible server, scripted turns) |
 //! | [`hub`] | the catalogue of models, what fits this machine, download and verification |
 //! | [`workspace`] | the user's files: guarded paths, edits, diffs, search, git, shell and sandbox |
 //! | [`tools`] | one file per tool the model can call; thin |
@@ -18,7 +18,7 @@
 //!
 //! Who may import whom is a table in `tests/it/layers.rs`, and a test. It confines as well: only `workspace::shell` may spawn
 //! processes (and `hub::pip` its pip client, `tui::editor` the user's editor); `git2` stays in `workspace`, `unsafe` in `engine` and the sandbox,
-//! candle in `engine::candle`.
+//! candle in `engine::candle`, connections in `hub` and `model::endpoint`.
 //!
 //! # Invariants (most are about what is absent)
 //!

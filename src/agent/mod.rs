@@ -23,7 +23,8 @@ pub mod transcript;
 mod turn;
 
 pub use live_values::WorkspaceValues;
+pub use prompts::{until_again, until_request};
 pub use resume::{Resumed, resume};
-pub use session::{Limits, Session, SessionOptions};
+pub use session::{Limits, Session, SessionOptions, run_check};
 pub use store::{Listed, ResumeError, Which, list};
 pub use surroundings::{offered_tools, opening_messages};

@@ -6,14 +6,35 @@ pub const FIRST_MESSAGE: &str = include_str!("../../prompts/first_message.md");
 /// What asks for the notes that a shortened conversation goes on with.
 pub const COMPACTION: &str = include_str!("../../prompts/compaction.md");
 const NOTES: &str = include_str!("../../prompts/notes.md");
+/// What is said only in a run without a screen.
+const EXEC: &str = include_str!("../../prompts/exec.md");
 
 /// The note under `## name` in `prompts/notes.md`, filled.
 pub fn note(name: &str, values: &[(&str, &str)]) -> String {
-    fill(section(name).unwrap_or_default(), values)
+    fill(section(NOTES, name).unwrap_or_default(), values)
 }
 
-fn section(name: &str) -> Option<&'static str> {
-    NOTES.split("\n## ").skip(1).find_map(|part| {
+/// The same of `prompts/exec.md`.
+pub fn exec_text(name: &str, values: &[(&str, &str)]) -> String {
+    fill(section(EXEC, name).unwrap_or_default(), values)
+}
+
+/// The request of work that is to go on until `command` passes; `words` are the user's, if there are any.
+pub fn until_request(command: &str, words: Option<&str>) -> String {
+    match words {
+        Some(words) if words.contains(command) => words.to_string(),
+        Some(words) => exec_text("until_with_words", &[("words", words), ("command", command)]),
+        None => exec_text("until", &[("command", command)]),
+    }
+}
+
+/// The request after a round of it.
+pub fn until_again(command: &str) -> String {
+    exec_text("until_again", &[("command", command)])
+}
+
+fn section(text: &'static str, name: &str) -> Option<&'static str> {
+    text.split("\n## ").skip(1).find_map(|part| {
         let (heading, body) = part.split_once('\n')?;
         (heading.trim() == name).then(|| body.trim_end_matches('\n'))
     })
@@ -72,11 +93,13 @@ mod tests {
         for part in NOTES.split("\n## ").skip(1) {
             let name = part.lines().next().unwrap().trim();
             assert!(sources.contains(&format!("\"{name}\"")), "`{name}` is used nowhere");
-            assert!(!section(name).unwrap().is_empty(), "`{name}` is empty");
+            assert!(!section(NOTES, name).unwrap().is_empty(), "`{name}` is empty");
         }
-        for (at, _) in sources.match_indices("note(\"") {
-            let name = sources[at + 6..].split('"').next().unwrap();
-            assert!(section(name).is_some(), "there is no note `{name}`");
+        for (call, text) in [("note(\"", NOTES), ("exec_text(\"", EXEC)] {
+            for (at, _) in sources.match_indices(call) {
+                let name = sources[at + call.len()..].split('"').next().unwrap();
+                assert!(section(text, name).is_some(), "there is no note `{name}`");
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! serialises, so that a front end may live in another process. Text in events is as the model, a file or a command
 //! wrote it: escape it (`chat::escape`) before a terminal sees it.
 
+use crate::chat::Message;
 use serde::{Deserialize, Serialize};
 
 pub use crate::model::Usage;
@@ -51,6 +52,15 @@ pub enum Op {
     Shell {
         command: String,
     },
+    /// Comes with the next request, and is not the user's words.
+    Attach {
+        attachment: Attachment,
+    },
+    /// Does this command pass? Run in the sandbox and answered by `Checked`; the model does not hear of it. While a
+    /// turn runs it waits for its end.
+    Check {
+        command: String,
+    },
     /// Answered by `Answer`, also between two steps of a turn.
     Query {
         query: Query,
@@ -70,6 +80,31 @@ pub enum Decision {
     /// The reason goes to the model.
     Deny {
         reason: Option<String>,
+    },
+}
+
+/// What goes to the model beside the user's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "attachment", rename_all = "snake_case")]
+pub enum Attachment {
+    /// What was piped in.
+    Input { text: String },
+    /// A command that is to pass, and what it said instead.
+    FailedCheck { command: String, output: String },
+}
+
+/// How the command of a `Check` ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum CheckEnd {
+    Passed,
+    Failed,
+    Interrupted,
+    /// The time of the whole run is over.
+    OutOfTime,
+    NotRun {
+        message: String,
+        hint: String,
     },
 }
 
@@ -180,6 +215,9 @@ pub enum Event {
         sandbox: String,
         /// One line: the tier, what it does not protect, and what would help.
         sandbox_note: String,
+        /// The tools there are, by name.
+        #[serde(default)]
+        tools: Vec<String>,
     },
     TurnStarted,
     /// `phase` is "load" or "prefill".
@@ -271,6 +309,16 @@ pub enum Event {
     },
     Answer {
         answer: Answer,
+    },
+    /// Entered the conversation during a turn, as it stands there; told only where it was asked for.
+    Message {
+        message: Message,
+    },
+    /// The answer to `Check`; `output` is what a model is shown of it.
+    Checked {
+        command: String,
+        end: CheckEnd,
+        output: String,
     },
     /// Something the user should know that ended no turn.
     Error {

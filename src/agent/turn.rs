@@ -8,7 +8,7 @@ mod effects;
 mod ending;
 mod lead;
 
-pub use effects::{Effect, Input, Must, Rules, Stop, ToolReport};
+pub use effects::{Effect, Input, Must, Rules, Spent, Stop, ToolReport};
 
 use super::nudge::{self, Facts, Kind, Nudge, Wish};
 use super::opening::named_files;
@@ -203,17 +203,23 @@ impl Turn {
 
     /// Tokens the model may still write (`None` inside: any number); without another call of it left, the turn ends.
     fn tokens_left(&mut self, effects: &mut Vec<Effect>) -> Option<Option<usize>> {
-        if let Some(limit) = self.rules.max_model_calls.filter(|limit| self.model_calls >= *limit) {
+        let calls = self.rules.spent.model_calls + self.model_calls;
+        if let Some(limit) = self.rules.max_model_calls.filter(|limit| calls >= *limit) {
             let message = format!("Stopped after {limit} model calls (--max-turns).");
             self.limit(Limit::ModelCalls, message, effects);
             return None;
         }
-        let left = self.rules.max_tokens.map(|limit| limit.saturating_sub(self.usage.completion));
+        let left = self.rules.max_tokens.map(|limit| limit.saturating_sub(self.tokens()));
         if left == Some(0) {
             self.out_of_tokens(effects);
             return None;
         }
         Some(left)
+    }
+
+    /// Generated so far, by this request and those that share its budget.
+    fn tokens(&self) -> usize {
+        self.rules.spent.tokens + self.usage.completion
     }
 
     fn offers(&self, tool: &str) -> bool {
@@ -241,7 +247,7 @@ impl Turn {
         }
         self.called = !self.queue.is_empty();
         if truncated || stop == StopReason::Length {
-            if self.rules.max_tokens.is_some_and(|limit| self.usage.completion >= limit) {
+            if self.rules.max_tokens.is_some_and(|limit| self.tokens() >= limit) {
                 return self.out_of_tokens(effects);
             }
             self.cut_off += 1;
@@ -282,7 +288,8 @@ impl Turn {
     /// The next call of this step, else the next step, else the end.
     fn next(&mut self, effects: &mut Vec<Effect>) {
         while let Some(call) = self.queue.pop_front() {
-            if let Some(limit) = self.rules.max_tool_calls.filter(|limit| self.tool_calls >= *limit) {
+            let calls = self.rules.spent.tool_calls + self.tool_calls;
+            if let Some(limit) = self.rules.max_tool_calls.filter(|limit| calls >= *limit) {
                 self.queue.push_front(call);
                 let message = format!("Stopped after {limit} tool calls (--max-tool-calls).");
                 return self.limit(Limit::ToolCalls, message, effects);

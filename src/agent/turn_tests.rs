@@ -30,6 +30,7 @@ fn rules() -> Rules {
         max_model_calls: None,
         max_tool_calls: None,
         max_tokens: None,
+        spent: Spent::default(),
         can_ask: true,
         first_call: 0,
         files: Arc::from([]),

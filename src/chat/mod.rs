@@ -8,6 +8,7 @@
 //! | `parser` | the streaming front of reading: bytes, thinking, events |
 //! | `read_xml`, `read_hermes`, `lenient_json` | how calls are told from text in each family |
 //! | `convert`, `schema`, `literal` | argument text to values by the tool's schema |
+//! | `structured` | calls that a server took apart |
 //! | `validate` | does a call fit its schema, and why not |
 
 mod convert;
@@ -22,6 +23,7 @@ mod read_xml;
 mod render_hermes;
 mod render_xml;
 pub mod schema;
+mod structured;
 mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,7 @@ use serde_json::{Map, Value};
 
 pub use format::{ChatFormat, Segment};
 pub use parser::{ParseEvent, Parsed, ToolCallParser};
+pub use structured::structured_call;
 pub use validate::validate;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

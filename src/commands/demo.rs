@@ -38,7 +38,9 @@ pub fn run(args: &DemoArgs, cancel: Arc<AtomicBool>) -> CommandResult {
     let config = args.model.config()?;
     // Without a model named or present the smallest one is fetched.
     let mut model = args.model.clone();
-    if let Err(missing) = hub::locate(None, &config) {
+    if config.settings.endpoint.is_none()
+        && let Err(missing) = hub::locate(None, &config)
+    {
         if config.settings.model.is_some() {
             return Err(missing.into());
         }
@@ -75,6 +77,7 @@ pub fn run(args: &DemoArgs, cancel: Arc<AtomicBool>) -> CommandResult {
         directory: Some(root.clone()),
         seed: args.seed,
         max_turns: Some(args.max_turns),
+        leave_stdin: true,
         sandbox: (!boxed).then(|| "none".to_string()),
         ..ExecArgs::default()
     };

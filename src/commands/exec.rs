@@ -1,6 +1,9 @@
 //! `qwright exec`: one request without a screen. Wires prompt, workspace, sandbox, model and session together, in the
 //! order in which they can fail cheaply, and turns the ending into an exit code.
 
+use super::exec_input::{self, Input};
+use super::exec_patch::Patching;
+use super::exec_until::{self, First};
 use super::{CommandResult, Failure, exit, load};
 use crate::agent::protocol::{ApprovalMode, Ending};
 use crate::agent::{self, Limits, Resumed, Session, SessionOptions, Which};
@@ -10,13 +13,13 @@ use crate::config::{Config, LoadOptions};
 use crate::headless::{self, ExecResult, OutputFormat, Streams};
 use crate::model::Model;
 use crate::model::scripted::ScriptedModel;
+use crate::tools::Registry;
 use crate::workspace::Workspace;
 use crate::workspace::shell::{SandboxChoice, Shell, ShellSettings};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// Model calls of one run unless `--max-turns` says otherwise: far above what work needs, far below a night's loop.
@@ -32,25 +35,46 @@ Every run is a session with a log. `-c` goes on with the latest one of this dire
 the same conversation and, unless named anew, the same approval mode. A session runs once at a time; `--fork` goes on \
 with a copy of it. A conversation that fills the context is shortened: what went is listed, and stays in the log.
 
-Exit codes: 0 done, 1 the task failed, 2 usage or configuration (also: no such session, or it is at work elsewhere), 3 a denial ended the work, 4 no sandbox can be had \
-here, 5 a limit was hit or the request does not fit the context, 6 no model, 130 interrupted.")]
+With --until the limits are those of all rounds together. CMD runs in the sandbox and may take ten minutes. The files \
+that its words name (`sh check.sh`, `pytest tests/test_a.py`) are taken for the check itself: an edit of them is \
+denied, and where a command changes them they are put back. Two rounds in which the model calls no tool, or as many \
+as --max-rounds, end the work.
+
+With --patch the copy is of all there is, uncommitted and ignored files too (of the whole work tree, where the \
+directory lies in a repository), and is removed at the end. The patch leaves ignored files out. What holds absolute \
+paths of the original, as some virtual environments do, still means the original.
+
+Exit codes: 0 done (with --until: CMD passes), 1 the task failed, 2 usage or configuration (also: no such session, or it is at work elsewhere), 3 a denial ended the work, 4 no sandbox can be had \
+here, 5 a limit was hit or the request does not fit the context, 6 no model, or the endpoint gives no answer, 130 interrupted.")]
 pub struct ExecArgs {
-    /// What to do; `-`, or nothing with a pipe, reads it from standard input
+    /// What to do; `-`, or nothing with a pipe, reads it from standard input. What is piped in beside a PROMPT goes to
+    /// the model with it
     pub prompt: Option<String>,
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Let the OpenAI-compatible server at URL (vLLM, SGLang, llama-server) run the model; its key comes from
+    /// QWRIGHT_API_KEY, else OPENAI_API_KEY
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
     /// Work in this directory [default: the current one]
     #[arg(short = 'C', long = "cd", value_name = "DIR")]
     pub directory: Option<PathBuf>,
-    /// text: the answer on stdout, the rest on stderr; json: one object on stdout
+    /// text: the answer on stdout, the rest on stderr; json: one object on stdout; stream-json: JSON lines, that object
+    /// last
     #[arg(short = 'o', long, value_enum, default_value_t)]
     pub output_format: OutputFormat,
+    /// With stream-json: the parts of an answer as they are written, too
+    #[arg(long)]
+    pub include_partial_messages: bool,
     /// What may happen unasked: plan, default, auto-edit or yolo [default: auto-edit]
     #[arg(long, value_name = "MODE")]
     pub approval_mode: Option<String>,
     /// The same as --approval-mode yolo
     #[arg(short = 'y', long, conflicts_with = "approval_mode")]
     pub yolo: bool,
+    /// The only tools there are in this run, with commas between them
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub allowed_tools: Option<Vec<String>>,
     /// What commands run in: auto, full, reduced or none. With none they can do what you can
     #[arg(long, value_name = "TIER")]
     pub sandbox: Option<String>,
@@ -66,6 +90,19 @@ pub struct ExecArgs {
     /// Time of this run, loading included: seconds, or 90s, 10m, 2h
     #[arg(long, value_name = "TIME")]
     pub max_wall_time: Option<String>,
+    /// Work until this command passes: it runs first (if it passes already, nothing is done) and after every round, and
+    /// what it says goes to the model. PROMPT may be left out
+    #[arg(long, value_name = "CMD")]
+    pub until: Option<String>,
+    /// Rounds of --until [default: 10]
+    #[arg(long, value_name = "N", requires = "until")]
+    pub max_rounds: Option<usize>,
+    /// Let the files that CMD names be edited; without, they stay as they are
+    #[arg(long, requires = "until")]
+    pub until_may_edit: bool,
+    /// Leave the directory as it is: work in a private copy and write the changes to this file, for `git apply`
+    #[arg(long, value_name = "FILE")]
+    pub patch: Option<PathBuf>,
     /// Go on with the latest session of this directory
     #[arg(short = 'c', long = "continue", conflicts_with = "resume")]
     pub continue_latest: bool,
@@ -90,6 +127,9 @@ pub struct ExecArgs {
     /// Only the answer, denials and errors
     #[arg(short = 'q', long)]
     pub quiet: bool,
+    /// The request is all there is: standard input is somebody else's.
+    #[arg(skip)]
+    pub leave_stdin: bool,
     /// Play a model's turns from a file (for tests)
     #[arg(long, hide = true, env = "QWRIGHT_SCRIPTED", value_name = "FILE")]
     pub scripted: Option<PathBuf>,
@@ -103,6 +143,7 @@ impl ExecArgs {
         let mode = if self.yolo { Some("yolo".to_string()) } else { self.approval_mode.clone() };
         for (key, value, flag) in [
             ("approval_mode", mode, if self.yolo { "--yolo" } else { "--approval-mode" }),
+            ("endpoint", self.endpoint.clone(), "--endpoint"),
             ("sandbox", self.sandbox.clone(), "--sandbox"),
             ("max_turns", number(self.max_turns), "--max-turns"),
             ("max_tool_calls", number(self.max_tool_calls), "--max-tool-calls"),
@@ -123,18 +164,17 @@ const LEAVING: Duration = Duration::from_secs(10);
 /// The subcommand: settings, then the model they name (or a script).
 pub fn command(args: &ExecArgs, cancel: Arc<AtomicBool>) -> CommandResult {
     let flag = cancel.clone();
-    let quiet = args.quiet || args.output_format == OutputFormat::Json;
+    let json = args.output_format != OutputFormat::Text;
+    let quiet = args.quiet || json;
     let model = |config: &Config| match &args.scripted {
         Some(path) => scripted(path),
         None => load::local(config, quiet, &flag),
     };
     let done = run(args, model, cancel).and_then(|result| code(&result));
-    if let (Err(failure), OutputFormat::Json) = (&done, args.output_format) {
+    if let Some(failure) = done.as_ref().err().filter(|_| json) {
         // Whoever reads JSON gets an object for failures before the session too; the line on stderr comes as well.
-        let object = serde_json::json!({
-            "type": "result", "subtype": before_session(failure.code), "is_error": true, "result": "",
-            "error": failure.message, "hint": failure.hint,
-        });
+        let object =
+            headless::failure(before_session(failure.code), &failure.message, failure.hint.as_deref());
         let _ = writeln!(std::io::stdout(), "{}", escape_json(&object.to_string()));
     }
     done
@@ -149,11 +189,16 @@ pub fn run(
     let started = Instant::now();
     let config = Config::load(&args.load_options())?;
     let settings = &config.settings;
-    let prompt = prompt(args.prompt.as_deref(), &cancel)?;
+    let Input { prompt, attachment } = exec_input::read(args, &cancel)?;
+    let allowed_tools = args.allowed_tools.as_deref().map(known_tools).transpose()?;
+    if args.include_partial_messages && args.output_format != OutputFormat::StreamJson {
+        return Err(Failure::new(
+            exit::USAGE,
+            "--include-partial-messages is for --output-format stream-json",
+        ));
+    }
     let directory = args.directory.clone().unwrap_or_else(|| PathBuf::from("."));
-    let workspace = Workspace::open(&directory, &[]).map_err(|error| {
-        Failure::new(exit::USAGE, error.to_string()).hint("name a directory of yours with -C")
-    })?;
+    let mut workspace = open(&directory)?;
     let state = config.dirs.state().ok();
     let shell = Shell::with(ShellSettings {
         choice: sandbox_choice(&config),
@@ -166,6 +211,45 @@ pub fn run(
         return Err(Failure::new(exit::NO_SANDBOX, message).hint(hint));
     }
     let resumed = resumed(args, state.as_deref(), workspace.root())?;
+    let original = workspace.root().to_path_buf();
+    let mut patching = None;
+    if let Some(file) = &args.patch {
+        let copy = Patching::begin(file, &workspace, &config, &cancel)?;
+        workspace = open(copy.root())?;
+        patching = Some(copy);
+    }
+    let mut finishing = |result: &mut ExecResult| {
+        if let Some(patching) = &mut patching {
+            patching.finish(result);
+        }
+    };
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let mut shown = headless::Options {
+        prompt,
+        attachments: attachment.into_iter().collect(),
+        until: None,
+        format: args.output_format,
+        partial_messages: args.include_partial_messages,
+        quiet: args.quiet,
+        stdout_is_terminal: out.is_terminal(),
+        stderr_is_terminal: err.is_terminal(),
+        started,
+    };
+    let mut streams = Streams { out: &mut out, err: &mut err };
+    let wall_time = || settings.max_wall_time.map(|time| time.saturating_sub(started.elapsed()));
+    if let Some(command) = &args.until {
+        match exec_until::first(command, args, &workspace, &shell, wall_time(), &cancel)? {
+            First::Passes(mut result) => {
+                finishing(&mut result);
+                return Ok(headless::report(*result, &shown, &mut streams));
+            }
+            First::Fails { until, attachment } => {
+                shown.until = Some(until);
+                shown.attachments.push(attachment);
+            }
+        }
+    }
+    let protected = shown.until.as_ref().map(|until| until.protected.clone()).unwrap_or_default();
     let model = model(&config)?;
     if cancel.load(Ordering::SeqCst) {
         return Err(interrupted());
@@ -180,34 +264,35 @@ pub fn run(
             model_calls: Some(settings.max_turns.unwrap_or(MAX_TURNS)),
             tool_calls: settings.max_tool_calls,
             tokens: settings.max_tokens,
-            wall_time: settings.max_wall_time.map(|time| time.saturating_sub(started.elapsed())),
+            wall_time: wall_time(),
         },
         seed: settings.seed.unwrap_or(0),
         temperature: settings.temperature,
         system_prompt: args.system_prompt.clone(),
         append_system_prompt: args.append_system_prompt.clone(),
         state,
+        directory: args.patch.is_some().then_some(original),
+        one_run: true,
+        protected,
+        allowed_tools,
+        tell_messages: args.output_format == OutputFormat::StreamJson,
     };
     let (ops, events) = match resumed {
         Some(resumed) => Session::go_on(model, workspace, shell, options, resumed),
         None => Session::start(model, workspace, shell, options),
     };
-    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let options = headless::Options {
-        prompt,
-        format: args.output_format,
-        quiet: args.quiet,
-        stdout_is_terminal: out.is_terminal(),
-        stderr_is_terminal: err.is_terminal(),
-        started,
-    };
-    let mut streams = Streams { out: &mut out, err: &mut err };
-    let result = headless::run(&ops, &events, &options, &cancel, &mut streams);
+    let result = headless::run(&ops, &events, &shown, &cancel, &mut streams, &mut finishing);
     // What the session leaves for the next one (keys and values among it) is on disk before this process ends.
     drop(ops);
     let end = Instant::now() + LEAVING;
     while events.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
     Ok(result)
+}
+
+fn open(directory: &Path) -> Result<Workspace, Failure> {
+    Workspace::open(directory, &[]).map_err(|error| {
+        Failure::new(exit::USAGE, error.to_string()).hint("name a directory of yours with -C")
+    })
 }
 
 /// The session that goes on, if one was asked for; opened before the model is loaded, which takes longer.
@@ -226,6 +311,21 @@ fn resumed(args: &ExecArgs, state: Option<&Path>, root: &Path) -> Result<Option<
     })?;
     let resumed = agent::resume(state, &which, root, args.fork);
     resumed.map(Some).map_err(|error| Failure::new(exit::USAGE, error.message).hint(error.hint))
+}
+
+/// The names, where all of them are tools.
+fn known_tools(names: &[String]) -> Result<Vec<String>, Failure> {
+    let registry = Registry::standard();
+    let names: Vec<String> =
+        names.iter().map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect();
+    match names.iter().find(|name| registry.get(name).is_none()) {
+        None => Ok(names),
+        Some(unknown) => {
+            let known: Vec<&str> = registry.names().collect();
+            Err(Failure::new(exit::USAGE, format!("there is no tool `{unknown}`"))
+                .hint(format!("the tools are {}", known.join(", "))))
+        }
+    }
 }
 
 /// The exit code of a run.
@@ -264,48 +364,8 @@ pub(super) fn sandbox_choice(config: &Config) -> SandboxChoice {
     }
 }
 
-fn interrupted() -> Failure {
+pub(super) fn interrupted() -> Failure {
     Failure::new(exit::INTERRUPTED, "interrupted")
-}
-
-/// The request: the argument, or standard input. With an argument standard input is left alone: a pipe that nobody
-/// closes must not hold up a run.
-fn prompt(argument: Option<&str>, cancel: &AtomicBool) -> Result<String, Failure> {
-    let usage = |message: &str| {
-        Failure::new(exit::USAGE, message)
-            .hint("qwright exec \"what to do\", or pipe it: ... | qwright exec -")
-    };
-    let text = match argument {
-        Some(text) if text != "-" => text.to_string(),
-        None if std::io::stdin().is_terminal() => return Err(usage("there is no request")),
-        _ => {
-            let bytes = read_stdin(cancel)?;
-            String::from_utf8(bytes).map_err(|_| usage("standard input is not valid UTF-8"))?
-        }
-    };
-    if text.trim().is_empty() {
-        return Err(usage("the request is empty"));
-    }
-    Ok(text.trim_end().to_string())
-}
-
-/// Reads on a thread of its own, so that Ctrl-C ends the wait.
-fn read_stdin(cancel: &AtomicBool) -> Result<Vec<u8>, Failure> {
-    let (done, read) = channel();
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = done.send(std::io::stdin().read_to_end(&mut bytes).map(|_| bytes));
-    });
-    loop {
-        match read.recv_timeout(Duration::from_millis(50)) {
-            Ok(Ok(bytes)) => return Ok(bytes),
-            Ok(Err(error)) => {
-                return Err(Failure::new(exit::USAGE, format!("standard input cannot be read: {error}")));
-            }
-            Err(RecvTimeoutError::Timeout) if !cancel.load(Ordering::SeqCst) => {}
-            Err(_) => return Err(interrupted()),
-        }
-    }
 }
 
 pub(super) fn scripted(path: &Path) -> Result<Box<dyn Model>, Failure> {

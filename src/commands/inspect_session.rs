@@ -21,7 +21,10 @@ const CONTEXT: usize = 32_768;
 pub fn session(config: &Config, with_model: bool, chat: Option<ChatFormat>, request: &str) -> CommandResult {
     let workspace =
         Workspace::open(Path::new("."), &[]).map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
-    let model = if with_model { Some(load::local(config, true, &AtomicBool::new(false))?) } else { None };
+    // The model that was named is a file here, whatever sessions speak with.
+    let mut config = config.clone();
+    config.settings.endpoint = None;
+    let model = if with_model { Some(load::local(&config, true, &AtomicBool::new(false))?) } else { None };
     let mut info = model.as_ref().map_or_else(
         || ModelInfo { name: String::new(), context: CONTEXT, format: ChatFormat::Qwen3Coder, billions: 0.0 },
         |model| model.info().clone(),

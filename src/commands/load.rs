@@ -1,6 +1,6 @@
-//! From settings to a model that is ready: which file, which chat format and sampling (the catalogue's where it knows
-//! the model), how many threads, what KV type, context and
-//! backend; with progress on stderr while the file is read.
+//! From settings to a model that is ready: a server's, where an endpoint is set, else which file, which chat format and
+//! sampling (the catalogue's where it knows the model), how many threads, what KV type, context and backend; with
+//! progress on stderr while the file is read.
 
 use super::memory::Ask;
 use super::{Failure, exit};
@@ -15,6 +15,7 @@ use crate::engine::memory::Load;
 use crate::engine::sampler::SamplingParams;
 use crate::engine::weights::ModelConfig;
 use crate::hub::{self, Located};
+use crate::model::endpoint::{EndpointModel, EndpointOptions, Key, Served, served as list};
 use crate::model::local::{DEFAULT_CONTEXT, Decoding, LocalModel, LocalOptions};
 use crate::model::{Model, ModelError};
 use std::io::IsTerminal;
@@ -58,6 +59,31 @@ fn announce(
     Ok(())
 }
 
+/// Where the key of an endpoint may stand; the first that is set counts.
+const KEYS: [&str; 2] = ["QWRIGHT_API_KEY", "OPENAI_API_KEY"];
+
+/// The server that the settings name, if they name one.
+fn endpoint(config: &Config) -> Option<EndpointOptions> {
+    let url = config.settings.endpoint.as_deref()?;
+    // A model that was set where the endpoint was not known yet is one of the own engine's.
+    let model = config.settings.model.clone().filter(|_| config.set_with("model", "endpoint"));
+    let key = KEYS.iter().find_map(|variable| Some(Key::new(variable, config.env.text(variable)?)));
+    Some(EndpointOptions { key, model, context: config.settings.ctx, ..EndpointOptions::new(url) })
+}
+
+/// What the endpoint of the settings serves; `None` without one.
+pub fn served(config: &Config) -> Option<Result<Vec<Served>, Failure>> {
+    let options = endpoint(config)?;
+    Some(list(&options, &AtomicBool::new(false)).map_err(failure))
+}
+
+fn failure(error: ModelError) -> Failure {
+    match error {
+        ModelError::Unavailable { message, hint } => Failure::new(exit::NO_MODEL, message).hint(hint),
+        full @ ModelError::ContextFull { .. } => Failure::new(exit::LIMIT, full.to_string()),
+    }
+}
+
 /// The model the settings name, loaded, with a bar on stderr.
 pub fn local(config: &Config, quiet: bool, cancel: &AtomicBool) -> Result<Box<dyn Model>, Failure> {
     let bar = if quiet || !std::io::stderr().is_terminal() {
@@ -90,6 +116,14 @@ pub fn local_with(
     note: &mut dyn FnMut(&str),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn Model>, Failure> {
+    if let Some(options) = endpoint(config) {
+        let opened = EndpointModel::open(&options, cancel, note);
+        if let Ok(model) = &opened {
+            let info = model.info();
+            note(&format!("{}, {} tokens of context", info.name, info.context));
+        }
+        return Ok(Box::new(unless_interrupted(opened, cancel)?));
+    }
     let located = hub::locate(None, config)?;
     let model = open(&located.path, &options(config, &located), cancel, note, progress)?;
     Ok(Box::new(model))
@@ -104,17 +138,14 @@ pub(super) fn open(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<LocalModel, Failure> {
     announce(path, options, note)?;
-    let loaded = LocalModel::load(path, options, cancel, progress);
+    unless_interrupted(LocalModel::load(path, options, cancel, progress), cancel)
+}
+
+fn unless_interrupted<T>(loaded: Result<T, ModelError>, cancel: &AtomicBool) -> Result<T, Failure> {
     if cancel.load(Ordering::Relaxed) {
         return Err(Failure::new(exit::INTERRUPTED, "interrupted"));
     }
-    match loaded {
-        Ok(model) => Ok(model),
-        Err(ModelError::Unavailable { message, hint }) => {
-            Err(Failure::new(exit::NO_MODEL, message).hint(hint))
-        }
-        Err(error) => Err(Failure::new(exit::LIMIT, error.to_string())),
-    }
+    loaded.map_err(failure)
 }
 
 pub(super) fn options(config: &Config, located: &Located) -> LocalOptions {

@@ -111,18 +111,18 @@ mod tests {
     fn what_is_taken_is_said_and_what_cannot_be_is_refused_with_the_sum() {
         assert_eq!(
             ask(291, Place::File, 8, 24).unwrap(),
-            "memory: takes 8.0 GB for the keys and values of 4096 tokens (f16) and 0.2 GB to work with, of 24.0 GB free; 291.0 GB of weights \
+            "memory: takes 8.0 GB for the keys and values of 4096 tokens (f16) and 200 MB to work with, of 24.0 GB free; 291.0 GB of weights \
              stay in the file; they do not fit: runs from the map all the same, reading the disk again"
         );
         assert!(ask(10, Place::File, 8, 24).unwrap().ends_with("10.0 GB of weights stay in the file"));
         assert_eq!(
             ask(10, Place::Memory, 8, 24).unwrap(),
-            "memory: takes 10.0 GB for weights, 8.0 GB for the keys and values of 4096 tokens (f16) and 0.2 GB to work with, \
+            "memory: takes 10.0 GB for weights, 8.0 GB for the keys and values of 4096 tokens (f16) and 200 MB to work with, \
              of 24.0 GB free"
         );
         assert_eq!(
             ask(18, Place::Memory, 8, 24).unwrap_err(),
-            "not enough memory: 18.0 GB of weights + 8.0 GB for the keys and values of 4096 tokens (f16) + 0.2 GB to work \
+            "not enough memory: 18.0 GB of weights + 8.0 GB for the keys and values of 4096 tokens (f16) + 200 MB to work \
              with = 26.2 GB, and 24.0 GB are free"
         );
         assert!(

@@ -34,6 +34,10 @@ pub struct TuiArgs {
     pub prompt: Option<String>,
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Let the OpenAI-compatible server at URL (vLLM, SGLang, llama-server) run the model; its key comes from
+    /// QWRIGHT_API_KEY, else OPENAI_API_KEY
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
     /// Work in this directory [default: the current one]
     #[arg(short = 'C', long = "cd", value_name = "DIR")]
     pub directory: Option<PathBuf>,
@@ -72,6 +76,7 @@ impl TuiArgs {
         let mode = if self.yolo { Some("yolo".to_string()) } else { self.approval_mode.clone() };
         for (key, value, flag) in [
             ("approval_mode", mode, if self.yolo { "--yolo" } else { "--approval-mode" }),
+            ("endpoint", self.endpoint.clone(), "--endpoint"),
             ("sandbox", self.sandbox.clone(), "--sandbox"),
             ("seed", self.seed.map(|n| n.to_string()), "--seed"),
             ("temperature", self.temperature.map(|n| n.to_string()), "--temperature"),
@@ -191,7 +196,10 @@ impl Host for TuiHost {
                     }
                 });
             }
-            Ask::Models => outbox.tell(Told::Models(models(&config))),
+            Ask::Models => {
+                // A server may take its time.
+                thread::spawn(move || outbox.tell(models(&config)));
+            }
             Ask::Sessions => {
                 let sessions = self.state.as_deref().map(|state| sessions(state, &root)).unwrap_or_default();
                 outbox.tell(Told::Sessions(sessions));
@@ -258,7 +266,9 @@ fn open(
     state: Option<PathBuf>,
     outbox: &Outbox,
 ) -> Result<(), Unopened> {
-    config.settings.model = model.or(config.settings.model.take());
+    if let Some(model) = model {
+        config.choose_model(model);
+    }
     let usage = |message: String, hint: &str| Failure::new(exit::USAGE, message).hint(hint);
     let workspace = Workspace::open(root, &[])
         .map_err(|error| usage(error.to_string(), "name a directory of yours with -C"))?;
@@ -288,7 +298,8 @@ fn open(
     let loaded = match &args.scripted {
         Some(path) => scripted(path)?,
         None => {
-            if matches!(hub::locate(None, &config), Err(HubError::NoModel)) {
+            let own = config.settings.endpoint.is_none();
+            if own && matches!(hub::locate(None, &config), Err(HubError::NoModel)) {
                 return Err(Unopened::NoModel);
             }
             outbox.tell(Told::Loading { done: 0, total: 1 });
@@ -316,7 +327,27 @@ fn open(
     Ok(())
 }
 
-fn models(config: &Config) -> Vec<Choice> {
+fn models(config: &Config) -> Told {
+    match load::served(config) {
+        None => Told::Models(own_models(config)),
+        Some(Ok(served)) => Told::Models(
+            served
+                .into_iter()
+                .map(|model| Choice {
+                    label: model.name.clone(),
+                    detail: model
+                        .context
+                        .map_or(String::new(), |tokens| format!("{tokens} tokens of context")),
+                    value: model.name,
+                    preferred: false,
+                })
+                .collect(),
+        ),
+        Some(Err(failure)) => Told::Failed { message: failure.message, hint: failure.hint },
+    }
+}
+
+fn own_models(config: &Config) -> Vec<Choice> {
     let dir = config.dirs.models().unwrap_or_default();
     let known =
         hub::catalogue().iter().flat_map(|entry| entry.quants.iter().map(move |quant| (entry, quant)));

@@ -20,6 +20,10 @@ impl Key {
 
 pub const KEYS: &[Key] = &[
     Key { name: "model", help: "catalogue name or path of the model" },
+    Key {
+        name: "endpoint",
+        help: "OpenAI-compatible server that runs the model, in place of the own engine",
+    },
     Key { name: "backend", help: "what runs the model: native or candle" },
     Key { name: "threads", help: "threads of the engine" },
     Key { name: "kv", help: "type of the KV cache: f32, f16 or q8_0" },
@@ -44,6 +48,7 @@ pub const KEYS: &[Key] = &[
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Settings {
     pub model: Option<String>,
+    pub endpoint: Option<String>,
     pub backend: Option<BackendChoice>,
     pub threads: Option<usize>,
     pub kv: Option<KvKind>,
@@ -151,6 +156,7 @@ impl Settings {
         let count = |least: u64| raw.whole(least, MANY).map(|n| Some(n as usize));
         match key {
             "model" => self.model = Some(raw.word()?.to_string()),
+            "endpoint" => self.endpoint = Some(endpoint(raw.word()?)?),
             "backend" => self.backend = Some(raw.word()?.parse()?),
             "threads" => self.threads = Some(raw.whole(1, 1024)? as usize),
             "kv" => self.kv = Some(raw.word()?.parse()?),
@@ -182,6 +188,7 @@ impl Settings {
     pub fn shown(&self, key: &str) -> Option<String> {
         match key {
             "model" => self.model.clone(),
+            "endpoint" => self.endpoint.clone(),
             "backend" => self.backend.map(|b| b.as_str().to_string()),
             "threads" => self.threads.map(|n| n.to_string()),
             "kv" => self.kv.map(|k| k.as_str().to_string()),
@@ -206,14 +213,31 @@ impl Settings {
 }
 
 /// What a repository may not set, even a trusted one: going without a sandbox or without questions is for the
-/// user to name, and cloned files must not decide it.
+/// user to name, and so is where the conversation goes; cloned files must not decide it.
 pub(super) fn not_for_repositories(key: &str, raw: &Raw<'_>) -> Option<String> {
     match (key, raw) {
         ("sandbox", Raw::Text(v)) if v.trim() == "none" => {}
         ("approval_mode", Raw::Text(v)) if v.trim() == "yolo" => {}
+        ("endpoint", _) => {}
         _ => return None,
     }
     Some("a repository may not set this value; put it in your own settings or name it as a flag".into())
+}
+
+/// The address of a server. It is shown and logged, so it holds no password.
+fn endpoint(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let authority = rest.and_then(|rest| rest.split('/').next()).filter(|authority| !authority.is_empty());
+    let Some(authority) = authority else {
+        return Err("needs an address like http://127.0.0.1:8000".into());
+    };
+    if authority.contains('@') {
+        return Err("holds a name or password; put the key into QWRIGHT_API_KEY instead".into());
+    }
+    if text.contains(['?', '#']) || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(format!("`{}` is more than an address", text.escape_debug()));
+    }
+    Ok(text.trim_end_matches('/').to_string())
 }
 
 /// `90`, `90s`, `10m` or `2h`.

@@ -28,6 +28,19 @@ pub enum Origin {
     Flag(String),
 }
 
+impl Origin {
+    /// The layer alone, without the place in it.
+    fn layer(&self) -> u8 {
+        match self {
+            Self::Default => 0,
+            Self::UserFile { .. } => 1,
+            Self::RepositoryFile { .. } => 2,
+            Self::Env(_) => 3,
+            Self::Flag(_) => 4,
+        }
+    }
+}
+
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -119,6 +132,17 @@ impl Config {
     /// Where the value of `key` came from.
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+
+    /// The user picks another model: that wins over all layers.
+    pub fn choose_model(&mut self, name: String) {
+        self.settings.model = Some(name);
+        self.origins.insert("model", Origin::Flag("/model".into()));
+    }
+
+    /// `key` was set in the layer of `other` or in one that wins over it: whoever set it knew of that.
+    pub fn set_with(&self, key: &str, other: &str) -> bool {
+        self.origin(key).layer() >= self.origin(other).layer()
     }
 
     fn read_file(

@@ -37,7 +37,7 @@ impl Load {
 /// would say nothing.
 pub fn gb(bytes: u64) -> String {
     match bytes {
-        0..100_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        0..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
         _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
 }

@@ -1,7 +1,7 @@
 //! The result as one JSON object on one line. Field names follow what other agents print, so that scripts carry over.
 
 use super::{ExecResult, Options, Streams, View};
-use crate::agent::protocol::{Ending, Event, Limit};
+use crate::agent::protocol::{Ending, Event, Limit, Usage};
 use crate::chat::escape::{escape_for_terminal, escape_json};
 use serde_json::{Value, json};
 use std::io;
@@ -33,10 +33,7 @@ impl View for Json {
     }
 
     fn end(&mut self, result: &ExecResult, streams: &mut Streams<'_>) -> io::Result<()> {
-        let mut object = object(result);
-        if !self.damaged.is_empty() {
-            object["damaged_log_lines"] = json!(self.damaged);
-        }
+        let object = with_damage(object(result), &self.damaged);
         writeln!(streams.out, "{}", escape_json(&object.to_string()))
     }
 }
@@ -61,7 +58,33 @@ pub(super) fn subtype(ending: &Ending) -> &'static str {
     }
 }
 
-fn object(result: &ExecResult) -> Value {
+/// The object of a run that ended before it had a session.
+pub fn failure(subtype: &str, message: &str, hint: Option<&str>) -> Value {
+    let mut object = object(&ExecResult::new(String::new()));
+    object["subtype"] = subtype.into();
+    object["error"] = message.into();
+    object["hint"] = hint.into();
+    object
+}
+
+pub(super) fn with_damage(mut object: Value, damaged: &[usize]) -> Value {
+    if !damaged.is_empty() {
+        object["damaged_log_lines"] = json!(damaged);
+    }
+    object
+}
+
+pub(super) fn usage(usage: &Usage) -> Value {
+    json!({
+        "prompt": usage.prompt,
+        "cached": usage.cached,
+        "prefilled": usage.prefilled,
+        "completion": usage.completion,
+        "repeated": usage.repeated,
+    })
+}
+
+pub(super) fn object(result: &ExecResult) -> Value {
     let ending = result.ending();
     let outcome = result.outcome.as_ref();
     let usage = outcome.map(|outcome| outcome.usage).unwrap_or_default();
@@ -77,17 +100,21 @@ fn object(result: &ExecResult) -> Value {
         "model": result.model,
         "num_turns": outcome.map_or(0, |outcome| outcome.model_calls),
         "num_tool_calls": outcome.map_or(0, |outcome| outcome.tool_calls),
-        "usage": {
-            "prompt": usage.prompt,
-            "cached": usage.cached,
-            "prefilled": usage.prefilled,
-            "completion": usage.completion,
-            "repeated": usage.repeated,
-        },
+        "usage": self::usage(&usage),
         "compactions": outcome.map_or(0, |outcome| outcome.compactions),
         "duration_ms": u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX),
         "sandbox": result.sandbox,
         "denials": outcome.map(|outcome| &outcome.denials).cloned().unwrap_or_default(),
         "diff": outcome.map_or("", |outcome| &outcome.diff),
+        "until": result.until.as_ref().map(|until| json!({
+            "command": until.command,
+            "passed": until.passed,
+            "rounds": until.rounds,
+            "protected": until.protected,
+        })),
+        "patch": result.patch.as_ref().map(|patch| json!({
+            "file": patch.file,
+            "files_changed": patch.files_changed,
+        })),
     })
 }

@@ -3,9 +3,14 @@
 //! protocol alone. Exit codes are for whoever calls this.
 
 mod json;
+mod rounds;
+mod stream;
 mod text;
 
-use crate::agent::protocol::{Decision, Ending, Event, Op, TurnOutcome};
+pub use json::failure;
+
+use crate::agent::protocol::{Attachment, Decision, Ending, Event, Op, TurnOutcome};
+use rounds::{Next, Rounds};
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -23,18 +28,53 @@ pub enum OutputFormat {
     Text,
     /// One JSON object on stdout
     Json,
+    /// JSON lines on stdout: what happens as it happens, the object of `json` last
+    StreamJson,
 }
 
 #[derive(Debug, Clone)]
 pub struct Options {
     pub prompt: String,
+    /// What the model gets beside the prompt.
+    pub attachments: Vec<Attachment>,
+    pub until: Option<Until>,
     pub format: OutputFormat,
+    /// With `StreamJson`: the parts of an answer as they come, too.
+    pub partial_messages: bool,
     /// Only the answer, and errors.
     pub quiet: bool,
     pub stdout_is_terminal: bool,
     pub stderr_is_terminal: bool,
     /// When the command began, so that loading counts.
     pub started: Instant,
+}
+
+/// Work goes on until a command passes.
+#[derive(Debug, Clone)]
+pub struct Until {
+    pub command: String,
+    /// The request of every round but the first.
+    pub again: String,
+    pub max_rounds: usize,
+    /// Files that may not be changed for it.
+    pub protected: Vec<String>,
+}
+
+/// What became of `Until`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UntilReport {
+    pub command: String,
+    pub passed: bool,
+    /// Requests that were made of the model.
+    pub rounds: usize,
+    pub protected: Vec<String>,
+}
+
+/// Where the changes of a run in a private copy went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PatchReport {
+    pub file: String,
+    pub files_changed: usize,
 }
 
 /// How a run ended.
@@ -46,11 +86,27 @@ pub struct ExecResult {
     pub duration: Duration,
     /// `None` where the agent went away without one.
     pub outcome: Option<TurnOutcome>,
+    pub until: Option<UntilReport>,
+    pub patch: Option<PatchReport>,
     /// The answer could not be written to stdout (a closed pipe is not an error).
     pub write_error: Option<String>,
 }
 
 impl ExecResult {
+    /// Nothing has come of it yet.
+    pub fn new(sandbox: String) -> Self {
+        Self {
+            session_id: String::new(),
+            model: String::new(),
+            sandbox,
+            duration: Duration::ZERO,
+            outcome: None,
+            until: None,
+            patch: None,
+            write_error: None,
+        }
+    }
+
     pub fn ending(&self) -> Ending {
         match &self.outcome {
             Some(outcome) => outcome.ending.clone(),
@@ -74,36 +130,31 @@ trait View {
     fn end(&mut self, result: &ExecResult, streams: &mut Streams<'_>) -> io::Result<()>;
 }
 
-/// Runs one request to its end. `cancel` is raised by Ctrl-C.
+/// Runs one request to its end. `cancel` is raised by Ctrl-C; `finishing` has its say before the end is shown.
 pub fn run(
     ops: &Sender<Op>,
     events: &Receiver<Event>,
     options: &Options,
     cancel: &AtomicBool,
     streams: &mut Streams<'_>,
+    finishing: &mut dyn FnMut(&mut ExecResult),
 ) -> ExecResult {
-    let mut view: Box<dyn View> = match options.format {
-        OutputFormat::Text => Box::new(text::Text::new(options)),
-        OutputFormat::Json => Box::new(json::Json::new(options)),
-    };
-    let mut result = ExecResult {
-        session_id: String::new(),
-        model: String::new(),
-        sandbox: String::new(),
-        duration: Duration::ZERO,
-        outcome: None,
-        write_error: None,
-    };
+    let mut view = view(options);
+    let mut rounds = Rounds::new(options.until.as_ref());
+    let mut result = ExecResult::new(String::new());
     let mut interrupted: Option<Instant> = None;
     // A send fails only where the agent is gone; then the events end as well.
-    let _ = ops.send(Op::Submit { text: options.prompt.clone() });
+    let first = options.attachments.iter().cloned().map(|attachment| Op::Attach { attachment });
+    for op in first.chain([Op::Submit { text: options.prompt.clone() }]) {
+        let _ = ops.send(op);
+    }
     loop {
         if cancel.load(Ordering::SeqCst) && interrupted.is_none() {
             interrupted = Some(Instant::now());
             let _ = ops.send(Op::Interrupt);
         }
         if interrupted.is_some_and(|since| since.elapsed() > GRACE) {
-            result.outcome = Some(TurnOutcome::ended(Ending::Interrupted));
+            result.outcome = Some(rounds.ended(Ending::Interrupted));
             break;
         }
         let event = match events.recv_timeout(TICK) {
@@ -122,8 +173,12 @@ pub fn run(
                 let decision = Decision::Deny { reason: Some("nobody is there to ask".into()) };
                 let _ = ops.send(Op::Approve { id: *id, decision });
             }
-            Event::TurnFinished { outcome } => result.outcome = Some(outcome.clone()),
             _ => {}
+        }
+        match rounds.next(&event) {
+            Next::Nothing => {}
+            Next::Ops(next) => next.into_iter().for_each(|op| _ = ops.send(op)),
+            Next::End(outcome) => result.outcome = Some(*outcome),
         }
         // What is shown on the way may be lost (a closed stderr); the end may not.
         let _ = view.event(&event, streams);
@@ -132,6 +187,30 @@ pub fn run(
         }
     }
     let _ = ops.send(Op::Quit);
+    result.until = rounds.report();
+    finishing(&mut result);
+    finish(result, view.as_mut(), options, streams)
+}
+
+/// Shows the end of a run that needed no session.
+pub fn report(result: ExecResult, options: &Options, streams: &mut Streams<'_>) -> ExecResult {
+    finish(result, view(options).as_mut(), options, streams)
+}
+
+fn view(options: &Options) -> Box<dyn View> {
+    match options.format {
+        OutputFormat::Text => Box::new(text::Text::new(options)),
+        OutputFormat::Json => Box::new(json::Json::new(options)),
+        OutputFormat::StreamJson => Box::new(stream::Stream::new(options)),
+    }
+}
+
+fn finish(
+    mut result: ExecResult,
+    view: &mut dyn View,
+    options: &Options,
+    streams: &mut Streams<'_>,
+) -> ExecResult {
     result.duration = options.started.elapsed();
     let written = view.end(&result, streams).and_then(|()| streams.out.flush());
     result.write_error = written

@@ -279,6 +279,8 @@ impl View for Text {
             // A side answer is shown whole; questions to the session are other front ends'.
             Event::AsideDelta { .. }
             | Event::Answer { .. }
+            | Event::Checked { .. }
+            | Event::Message { .. }
             | Event::TurnStarted
             | Event::ApprovalRequested { .. }
             | Event::ContextUsage { .. }
@@ -297,7 +299,17 @@ impl View for Text {
                     format!("denied: {} ({})", escape_line(&denial.summary), escape_line(&denial.reason));
                 let _ = writeln!(streams.err, "{}", self.style("33", &text));
             }
-            if !self.quiet {
+            if let Some(patch) = result.patch.as_ref().filter(|_| !self.quiet) {
+                let files = if patch.files_changed == 1 { "file" } else { "files" };
+                let name = escape_line(&patch.file);
+                let _ = writeln!(streams.err, "patch: {name} ({} {files} changed)", patch.files_changed);
+            }
+            if let Some(until) = result.until.as_ref().filter(|until| until.passed && !self.quiet) {
+                let rounds = if until.rounds == 1 { "round" } else { "rounds" };
+                let command = escape_line(&until.command);
+                let _ = writeln!(streams.err, "`{command}` passes after {} {rounds}", until.rounds);
+            }
+            if !self.quiet && !result.session_id.is_empty() {
                 let statistics = self.statistics(result, outcome);
                 let _ = writeln!(streams.err, "{}", self.style("2", &statistics));
             } else if result.sandbox != "full" {

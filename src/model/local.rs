@@ -7,7 +7,6 @@ mod ahead;
 mod aside;
 mod decode;
 mod drafts;
-mod tail;
 
 pub use decode::{DecodeStats, Decoding, Difference, Replayed};
 
@@ -314,13 +313,16 @@ impl LocalModel {
         let mut pieces = new.chunks(PROGRESS.max(self.batch)).peekable();
         while let Some(piece) = pieces.next() {
             let want = if pieces.peek().is_some() { Want::Nothing } else { Want::Last };
-            match self.engine.append(&mut self.sequence, piece, want, cancel, &mut |_| {}) {
+            // A piece may take a minute: what the engine tells of it goes on.
+            let mut inside = |part: usize| {
+                on_event(ModelEvent::Progress { phase: "prefill", done: (done + part) as u64, total });
+            };
+            match self.engine.append(&mut self.sequence, piece, want, cancel, &mut inside) {
                 Ok(last) => logits = last,
                 Err(EngineError::Cancelled) => return Ok((done, None)),
                 Err(error) => return Err(broken(error)),
             }
             done += piece.len();
-            on_event(ModelEvent::Progress { phase: "prefill", done: done as u64, total });
         }
         Ok((done, Some(logits)))
     }

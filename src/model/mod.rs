@@ -1,11 +1,14 @@
 //! `trait Model`: messages in, one assistant message out, streamed. The agent knows a model only through this.
-//! `local` joins engine and chat, `grammar` is what it holds calls to; `scripted` plays turns from a file, for deterministic tests of the loop.
+//! `local` joins engine and chat, `grammar` is what it holds calls to; `endpoint` asks a server; `scripted` plays turns from a
+//! file, for deterministic tests of the loop.
 
+pub mod endpoint;
 pub mod grammar;
 pub mod local;
 mod revise;
 pub mod scripted;
 mod setup;
+mod tail;
 
 use crate::chat::{ChatFormat, Message, ToolCall, ToolSpec};
 use serde::{Deserialize, Serialize};
@@ -159,7 +162,7 @@ pub trait Model: Send {
     fn setup(&self) -> Option<ModelSetup> {
         None
     }
-    /// Exact number of tokens of `text` as message content.
+    /// Number of tokens of `text` as message content: exact where the model runs here, else an estimate.
     fn count_tokens(&self, text: &str) -> usize;
     /// Tokens held by the history `messages` with `tools`, as they would be sent.
     fn count_history(&self, messages: &[Message], tools: &[ToolSpec]) -> usize;

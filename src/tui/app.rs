@@ -407,6 +407,7 @@ mod tests {
                 mode: ApprovalMode::Default,
                 sandbox: "full".into(),
                 sandbox_note: String::new(),
+                tools: Vec::new(),
             });
             driven
         }

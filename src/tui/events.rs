@@ -15,7 +15,7 @@ const LONG: Duration = Duration::from_secs(20);
 impl App {
     pub(super) fn event(&mut self, event: Event, now: Instant) {
         match event {
-            Event::SessionStarted { id, model, context, directory, mode, sandbox, sandbox_note } => {
+            Event::SessionStarted { id, model, context, directory, mode, sandbox, sandbox_note, .. } => {
                 self.meter.end_turn();
                 self.meter.limit = context;
                 self.mode = mode;
@@ -104,6 +104,8 @@ impl App {
                 self.transcript.push(Kind::Answer(problem.unwrap_or(answer)));
             }
             Event::Answer { answer } => self.answered(answer),
+            // Nothing here asks for them.
+            Event::Checked { .. } | Event::Message { .. } => {}
             Event::Error { message, hint } => self.error(&message, hint.as_deref()),
             Event::TurnFinished { outcome } => self.finished(&outcome, now),
         }

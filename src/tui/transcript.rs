@@ -162,11 +162,12 @@ impl Transcript {
         match self.call_mut(id).filter(|call| call.ok.is_none()) {
             Some(call) => {
                 call.ok = Some(ok);
-                call.summary = summary.to_string();
+                call.summary = if ok { summary.to_string() } else { failed(&call.summary, summary) };
             }
             None => {
                 // It never began: refused, or it could not be read.
-                let call = Call { ok: Some(ok), ..Call::new(id, name, summary) };
+                let summary = if ok { summary.to_string() } else { failed(name, summary) };
+                let call = Call { ok: Some(ok), ..Call::new(id, name, &summary) };
                 self.push(Kind::Call(call));
             }
         }
@@ -319,6 +320,11 @@ impl Transcript {
             far.for_each(|(_, block)| block.forget());
         }
     }
+}
+
+/// An error says what is wrong, not of what; what a tool says of its own failure does both.
+fn failed(what: &str, why: &str) -> String {
+    why.strip_prefix("Error: ").map_or_else(|| why.to_string(), |why| format!("{what}: {why}"))
 }
 
 #[cfg(test)]

@@ -101,6 +101,17 @@ impl Workspace {
         print(&diff)
     }
 
+    /// The top of the work tree the workspace lies in; outside a repository the workspace itself.
+    pub(super) fn git_top(&self) -> PathBuf {
+        let depth = self.repository().map_or(0, |place| place.prefix.components().count());
+        self.root().ancestors().nth(depth).unwrap_or(self.root()).to_path_buf()
+    }
+
+    /// Where the repository keeps what was committed.
+    pub(super) fn git_objects(&self) -> Option<PathBuf> {
+        Some(self.repository().ok()?.repository.commondir().join("objects"))
+    }
+
     fn repository(&self) -> Result<Place, WorkspaceError> {
         let root = self.root();
         let none: [&std::ffi::OsStr; 0] = [];

@@ -13,7 +13,9 @@ mod entries;
 mod git;
 mod guard;
 mod journal;
+mod keep;
 pub mod patch;
+mod private;
 pub mod sandbox;
 mod search;
 pub mod shell;
@@ -24,6 +26,8 @@ pub use batch::{Change, ChangeError, ChangeErrorCode, FileEdit};
 pub use edit::Edit;
 pub use entries::EntryKind;
 pub use journal::{FileChange, Mark, UndoReport};
+pub use keep::Kept;
+pub use private::PrivateCopy;
 pub use search::{GrepQuery, Listing, Match, Matches};
 pub use text::{Content, Text};
 

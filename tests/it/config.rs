@@ -61,8 +61,9 @@ fn an_untrusted_repository_is_not_even_read() {
 }
 
 #[test]
-fn a_trusted_repository_cannot_do_away_with_sandbox_or_questions() {
-    for line in ["sandbox = \"none\"", "approval_mode = \"yolo\""] {
+fn a_trusted_repository_cannot_do_away_with_sandbox_or_questions_nor_say_where_the_conversation_goes() {
+    for line in ["sandbox = \"none\"", "approval_mode = \"yolo\"", "endpoint = \"http://elsewhere.example\""]
+    {
         let (dir, mut options) = with_user_file(line);
         assert!(Config::load(&options).is_ok(), "the user may: {line}");
         let repository = dir.path().join("repo.toml");
@@ -107,6 +108,10 @@ fn a_wrong_setting_is_named_with_its_line_and_what_was_meant() {
         ("threads = 0", "0 is not a whole number from 1 to 1024"),
         ("threads = -1", "`-1` is not a whole number"),
         ("ctx = 99999999999999999999", "is not a whole number"),
+        ("endpoint = \"localhost:8000\"", "needs an address like http://127.0.0.1:8000"),
+        ("endpoint = \"http:///v1\"", "needs an address"),
+        ("endpoint = \"http://me:pass@h\"", "put the key into QWRIGHT_API_KEY"),
+        ("endpoint = \"http://h/?key=x\"", "is more than an address"),
         ("model = true", "true is not text"),
         ("model = 3", "is a number; text is needed"),
         ("max_turns = [1]", "a table, list or date"),

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-struct Project {
-    files: tempfile::TempDir,
-    home: tempfile::TempDir,
+pub struct Project {
+    pub files: tempfile::TempDir,
+    pub home: tempfile::TempDir,
 }
 
 impl Project {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let files = tempfile::tempdir().unwrap();
         std::fs::write(files.path().join("greet.sh"), "echo helo\n").unwrap();
         Self { files, home: tempfile::tempdir().unwrap() }
@@ -26,7 +26,7 @@ impl Project {
     }
 
     /// `qwright exec` with these turns and arguments; the scripts are ours, so they need no sandbox.
-    fn command(&self, turns: &[Value], arguments: &[&str]) -> Command {
+    pub fn command(&self, turns: &[Value], arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_qwright"));
         command
             .arg("exec")
@@ -43,18 +43,18 @@ impl Project {
         command
     }
 
-    fn run(&self, turns: &[Value], arguments: &[&str]) -> Output {
+    pub fn run(&self, turns: &[Value], arguments: &[&str]) -> Output {
         self.command(turns, arguments).output().unwrap()
     }
 
-    fn with_input(&self, turns: &[Value], arguments: &[&str], input: &[u8]) -> Output {
+    pub fn with_input(&self, turns: &[Value], arguments: &[&str], input: &[u8]) -> Output {
         let mut child = self.command(turns, arguments).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
         child.wait_with_output().unwrap()
     }
 }
 
-fn fix() -> Vec<Value> {
+pub fn fix() -> Vec<Value> {
     vec![
         json!(call("edit", &[("file_path", "greet.sh"), ("old_string", "helo"), ("new_string", "hello")])),
         json!(call("run_shell_command", &[("command", "sh greet.sh")])),
@@ -62,22 +62,22 @@ fn fix() -> Vec<Value> {
     ]
 }
 
-fn out(output: &Output) -> String {
+pub fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn err(output: &Output) -> String {
+pub fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn object(output: &Output) -> Value {
+pub fn object(output: &Output) -> Value {
     let text = out(output);
     assert_eq!(text.lines().count(), 1, "{text}");
     serde_json::from_str(&text).unwrap()
 }
 
 #[track_caller]
-fn assert_code(output: &Output, code: i32) {
+pub fn assert_code(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "{}\n{}", out(output), err(output));
 }
 
@@ -205,7 +205,7 @@ fn the_request_may_come_from_standard_input() {
 }
 
 /// Empty where there is none yet.
-fn newest_log(project: &Project) -> String {
+pub fn newest_log(project: &Project) -> String {
     let sessions = project.home.path().join(".local/state/qwright/sessions");
     let entries = std::fs::read_dir(sessions).into_iter().flatten();
     let mut logs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();

@@ -33,7 +33,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("allow(unsafe_code)", &["engine/", "workspace/sandbox"]),
     ("candle_core", &["engine/candle"]),
     ("candle_transformers", &["engine/candle"]),
-    ("ureq::", &["hub/"]),
+    ("ureq::", &["hub/", "model/endpoint/http"]),
 ];
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {

@@ -1,6 +1,7 @@
 //! The command policy: a list of lines with verdicts (`fixtures/policy`), and what must hold for every line.
 
 use crate::oracle::manifest;
+use crate::workspace::git;
 use proptest::prelude::*;
 use qwright::workspace::shell::policy::{CommandVerdict, Place, judge, plain_commands};
 use std::path::Path;
@@ -138,16 +139,6 @@ fn lines_nested_without_end_are_judged_too() {
     ] {
         assert_ne!(verdict(&line), CommandVerdict::ReadOnly, "{}", &line[..20]);
     }
-}
-
-fn git(directory: &Path, arguments: &[&str]) {
-    let done = Command::new("git")
-        .arg("-C")
-        .arg(directory)
-        .args(arguments)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output();
-    assert!(done.unwrap().status.success(), "git {arguments:?}");
 }
 
 #[test]

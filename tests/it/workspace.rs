@@ -577,9 +577,11 @@ fn undo_restores_bytes_modes_and_directories_but_not_over_others_work() {
     assert!(matches!(workspace.write("a.sh", "x"), Err(WorkspaceError::Stale(_))));
 }
 
-fn git(directory: &Path, arguments: &[&str]) -> String {
+/// The real git, without the settings of this machine.
+pub fn git(directory: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .args(["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"])
+        .args(["-c", "commit.gpgsign=false", "-c", "core.autocrlf=false"])
         .args(arguments)
         .current_dir(directory)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")

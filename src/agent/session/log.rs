@@ -45,7 +45,7 @@ impl Session {
         Record::Started {
             id: self.id.clone(),
             time: jiff::Timestamp::now().to_string(),
-            directory: self.workspace.root().display().to_string(),
+            directory: self.directory(),
             model: self.model.info().name.clone(),
             sandbox: self.shell.tier().to_string(),
             mode: self.talk.mode,

@@ -4,18 +4,20 @@
 
 mod ahead;
 mod aside;
+mod check;
 mod compact;
 mod log;
 mod model_calls;
 mod ops;
 mod query;
+mod run;
 mod settle;
 mod tools;
 
 use super::asked::{Asked, Seen};
 use super::conversation::Conversation;
 use super::opening::later_message;
-use super::protocol::{Access, ApprovalMode, Ending, Event, Op, TurnOutcome, Usage};
+use super::protocol::{Access, ApprovalMode, Attachment, Ending, Event, Op, TurnOutcome, Usage};
 use super::resume::Resumed;
 use super::surroundings::{is_small, offered_tools, opening_messages};
 use super::transcript::{self, Record, Transcript};
@@ -24,7 +26,7 @@ use crate::chat::{Message, Role, ToolSpec};
 use crate::model::Model;
 use crate::tools::Registry;
 use crate::workspace::shell::Shell;
-use crate::workspace::{UndoReport, Workspace, diff};
+use crate::workspace::{Kept, UndoReport, Workspace, diff};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,11 +35,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+pub use check::run_check;
+use run::Run;
+
 /// The tool whose calls can be settled in part, and files looked through for the one a request names.
 const EDIT: &str = "edit";
 const FILES: usize = 20_000;
 
-/// Budgets of one request.
+/// Budgets of one request, or of all of them (`SessionOptions::one_run`).
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
     pub model_calls: Option<usize>,
@@ -60,6 +65,16 @@ pub struct SessionOptions {
     pub append_system_prompt: Option<String>,
     /// The state directory for the session log; `None` keeps no log.
     pub state: Option<PathBuf>,
+    /// The directory that the session belongs to, where the workspace is only a copy of it.
+    pub directory: Option<PathBuf>,
+    /// All requests are one piece of work: they share the limits, and an outcome's diff is of all of them.
+    pub one_run: bool,
+    /// Files that stay as they are, whatever the mode.
+    pub protected: Vec<String>,
+    /// The only tools there are; `None`: those that a model of this size is offered.
+    pub allowed_tools: Option<Vec<String>>,
+    /// What enters the conversation is told as well (`Event::Message`).
+    pub tell_messages: bool,
 }
 
 impl Default for SessionOptions {
@@ -73,6 +88,11 @@ impl Default for SessionOptions {
             system_prompt: None,
             append_system_prompt: None,
             state: None,
+            directory: None,
+            one_run: false,
+            protected: Vec::new(),
+            allowed_tools: None,
+            tell_messages: false,
         }
     }
 }
@@ -107,6 +127,13 @@ pub struct Session {
     commands: u64,
     /// Side questions that came while a turn ran.
     questions: VecDeque<String>,
+    /// What goes with the next request.
+    attached: Vec<Attachment>,
+    /// What all requests so far came to.
+    so_far: Run,
+    /// The protected files as they were, and those that had to be put back since the last check.
+    kept: Kept,
+    put_back: Vec<String>,
     cancel: Arc<AtomicBool>,
     /// Raised by any op: what is done only while there is nothing to do stops.
     news: Arc<AtomicBool>,
@@ -150,15 +177,21 @@ impl Session {
         let news = Arc::new(AtomicBool::new(false));
         let flags = (cancel.clone(), news.clone());
         thread::spawn(move || ops::pass_on(&passed, &pass, &flags.0, &flags.1));
-        let tools = offered_tools(&Registry::standard(), model.info());
+        let tools = match &options.allowed_tools {
+            Some(allowed) => {
+                Registry::standard().subset(&allowed.iter().map(String::as_str).collect::<Vec<_>>())
+            }
+            None => offered_tools(&Registry::standard(), model.info()),
+        };
         let session = Self {
             id: resumed.as_ref().map_or_else(transcript::new_id, |resumed| resumed.id.clone()),
             specs: tools.specs().into(),
             tools,
             model,
-            workspace,
             shell,
             talk: Conversation::new(options.mode),
+            kept: workspace.keep(&options.protected),
+            workspace,
             options,
             request: String::new(),
             before_try: 0,
@@ -173,6 +206,9 @@ impl Session {
             pending: VecDeque::new(),
             commands: 0,
             questions: VecDeque::new(),
+            attached: Vec::new(),
+            so_far: Run::new(),
+            put_back: Vec::new(),
             cancel,
             news,
             overtime: Arc::new(AtomicBool::new(false)),
@@ -186,10 +222,11 @@ impl Session {
             id: self.id.clone(),
             model: self.model.info().name.clone(),
             context: self.model.info().context,
-            directory: self.workspace.root().display().to_string(),
+            directory: self.directory(),
             mode: self.talk.mode,
             sandbox: self.shell.tier().to_string(),
             sandbox_note: self.shell.status_line(),
+            tools: self.tools.names().map(str::to_string).collect(),
         });
         match resumed {
             Some(resumed) => self.take_up(resumed),
@@ -202,6 +239,8 @@ impl Session {
                 Op::Undo => self.undo(),
                 Op::Rewind { turns } => self.rewind(turns),
                 Op::Shell { command } => self.shell(&command),
+                Op::Attach { attachment } => self.attached.push(attachment),
+                Op::Check { command } => self.check(&command),
                 Op::Query { query } => self.answer(query),
                 Op::SetMode { mode } => self.set_mode(mode),
                 Op::Ask { text } => {
@@ -230,22 +269,26 @@ impl Session {
             turn.mark = Some(self.workspace.mark());
         }
         self.emit(Event::TurnStarted);
-        if is_first {
-            self.opening(text).into_iter().for_each(|message| self.push(message));
-        } else {
-            self.push(Message::new(Role::User, later_message(text, new_mode)));
-        }
-        let deadline = self.options.limits.wall_time.map(|time| self.watch(time));
         let rules = Rules {
             small: is_small(self.model.info()),
             max_model_calls: self.options.limits.model_calls,
             max_tool_calls: self.options.limits.tool_calls,
             max_tokens: self.options.limits.tokens,
+            spent: self.spent_before(),
             can_ask: self.options.can_ask,
             first_call: self.talk.calls,
             files: if is_small(self.model.info()) { self.workspace.files(FILES) } else { Vec::new() }.into(),
         };
         let mut turn = Turn::new(text, self.specs.clone(), rules);
+        let mut messages = match is_first {
+            true => self.opening(text),
+            false => vec![Message::new(Role::User, later_message(text, new_mode))],
+        };
+        if let Some(last) = messages.last_mut() {
+            last.content.push_str(&self.take_attached(&turn));
+        }
+        messages.into_iter().for_each(|message| self.push(message));
+        let deadline = self.time_left().map(|time| self.watch(time));
         let outcome = self.drive(&mut turn);
         drop(deadline);
         self.finish(outcome);
@@ -256,6 +299,10 @@ impl Session {
         let options = SessionOptions { mode: self.talk.mode, ..self.options.clone() };
         let count = |text: &str| self.model.count_tokens(text);
         opening_messages(&self.workspace, self.model.info(), &options, text, &count)
+    }
+
+    fn directory(&self) -> String {
+        self.options.directory.as_deref().unwrap_or(self.workspace.root()).display().to_string()
     }
 
     /// Before something begins that can be interrupted.
@@ -272,6 +319,9 @@ impl Session {
         while let Some(effect) = effects.pop_front() {
             let input = match effect {
                 Effect::Append(message) => {
+                    if self.options.tell_messages {
+                        self.emit(Event::Message { message: message.clone() });
+                    }
                     self.push(message);
                     continue;
                 }
@@ -368,6 +418,7 @@ impl Session {
             self.emit(Event::Error { message: "the turn ended without an outcome".into(), hint: None });
             return;
         };
+        self.so_far.spend(&outcome);
         outcome.usage += std::mem::take(&mut self.spent);
         outcome.compactions = std::mem::take(&mut self.compactions);
         if let Some(mark) = self.talk.turns.last().and_then(|turn| turn.mark) {
@@ -385,7 +436,11 @@ impl Session {
                 })
                 .collect();
         }
+        outcome.denials.extend(self.put_back_protected());
         self.record(Record::Finished { outcome: outcome.clone() });
+        if self.options.one_run {
+            outcome.diff = self.workspace.session_diff();
+        }
         let asked = self.questions.drain(..).rev().map(|text| Op::Ask { text });
         asked.for_each(|op| self.pending.push_front(op));
         if outcome.ending == Ending::Interrupted {

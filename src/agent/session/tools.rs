@@ -23,13 +23,15 @@ impl Session {
         };
         let access = tool.access(&call.arguments);
         Input::Judged {
-            verdict: approval::of_call(
-                self.talk.mode,
-                tool,
-                &call.arguments,
-                &self.workspace,
-                Containment::of(&self.shell),
-            ),
+            verdict: self.of_protected(access, call).unwrap_or_else(|| {
+                approval::of_call(
+                    self.talk.mode,
+                    tool,
+                    &call.arguments,
+                    &self.workspace,
+                    Containment::of(&self.shell),
+                )
+            }),
             access,
             summary: tool.describe(&call.arguments),
         }

@@ -14,12 +14,22 @@ pub struct Rules {
     pub max_tool_calls: Option<usize>,
     /// Tokens the model may generate in this turn.
     pub max_tokens: Option<usize>,
+    /// What earlier requests took of these budgets.
+    pub spent: Spent,
     /// With nobody to ask, asking is denying.
     pub can_ask: bool,
     /// Numbers of calls are unique in a session: a late approval can never meet another call.
     pub first_call: u64,
     /// The files of the workspace; only a small model's turn looks at them.
     pub files: Arc<[String]>,
+}
+
+/// What requests took of the budgets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
+    pub model_calls: usize,
+    pub tool_calls: usize,
+    pub tokens: usize,
 }
 
 #[derive(Debug)]

@@ -33,7 +33,7 @@ impl Turn {
     }
 
     pub(super) fn out_of_tokens(&mut self, effects: &mut Vec<Effect>) {
-        let message = format!("The model has generated {} tokens (--max-tokens).", self.usage.completion);
+        let message = format!("The model has generated {} tokens (--max-tokens).", self.tokens());
         self.limit(Limit::Tokens, message, effects);
     }
 

@@ -11,7 +11,7 @@ use crate::chat::{Message, Role, ToolCall};
 
 impl Turn {
     /// A small model asked to mend what a named command shows does best with that command's output before it.
-    pub(super) fn first_check(&self) -> Option<String> {
+    pub(in crate::agent) fn first_check(&self) -> Option<String> {
         self.command().filter(|_| self.rules.small && self.wish.leads())
     }
 

@@ -5,6 +5,7 @@
 //! Text of a user, a file or a command is never searched for added tokens, so it cannot end a turn. Which text is
 //! template and which is content, the chat formats say. `vocabulary` reads and checks what the file holds.
 mod bpe;
+mod estimate;
 mod pretokenize;
 mod utf8;
 mod vocabulary;
@@ -13,6 +14,7 @@ use super::gguf::Gguf;
 use super::sampler::TokenMask;
 use super::{EngineError, TokenId};
 use bpe::{Bpe, Scratch};
+pub use estimate::estimate;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};

@@ -9,13 +9,13 @@ pub(super) use replay::Against;
 pub use replay::{Difference, Replayed};
 
 use super::drafts::{Kind, Matches};
-use super::tail::Tail;
 use super::{LocalModel, PENALTY_BEFORE, broken, emit};
 use crate::chat::{ChatFormat, ToolCallParser};
 use crate::engine::sampler::{Sampler, TokenMask};
 use crate::engine::tokenizer::{Tokenizer, Utf8Stream};
 use crate::engine::{EngineError, TokenId, Want};
 use crate::model::grammar::{Grammar, Turn, Writing};
+use crate::model::tail::Tail;
 use crate::model::{ModelError, ModelEvent, Request, StopReason};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -59,8 +59,8 @@ unsafe fn rows256<K: Block256, const T: usize>(walk: Walk<'_, T>, parts: &mut Pa
                 if K::PAIRS > 0 {
                     mins.get_unchecked_mut(b)[r] = min;
                 }
-                for t in 0..T {
-                    sums.get_unchecked_mut(b * T + t)[r] = made[t];
+                for (t, made) in made.into_iter().enumerate() {
+                    sums.get_unchecked_mut(b * T + t)[r] = made;
                 }
             }
         }
@@ -161,8 +161,8 @@ unsafe fn rows32<K: Block32, const T: usize>(walk: Walk<'_, T>, parts: &mut Part
                     *sum = _mm256_madd_epi16(K::products(p, y), _mm256_set1_epi16(1));
                 }
                 heads.get_unchecked_mut(b)[r] = head;
-                for t in 0..T {
-                    sums.get_unchecked_mut(b * T + t)[r] = made[t];
+                for (t, made) in made.into_iter().enumerate() {
+                    sums.get_unchecked_mut(b * T + t)[r] = made;
                 }
             }
         }

@@ -92,9 +92,33 @@ pub fn plain_commands(text: &str) -> Option<Vec<Vec<String>>> {
     (!commands.is_empty()).then_some(commands)
 }
 
+/// Every word of a line, whatever joins them: of substitutions, assignments and redirections as well.
+pub fn words(text: &str) -> Vec<String> {
+    fn take(line: line::Line, out: &mut Vec<String>) {
+        for command in line.pipelines.into_iter().flatten() {
+            let targets = command.redirects.into_iter().map(|redirect| redirect.target);
+            for word in command.assignments.into_iter().chain(command.words).chain(targets) {
+                out.push(word.text);
+                word.nested.into_iter().for_each(|line| take(line, out));
+            }
+        }
+    }
+    let mut out = Vec::new();
+    take(line::parse(text), &mut out);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_found_wherever_they_stand() {
+        assert_eq!(
+            words("cd a && X=b sh 'c d';ls <e | (f $(g h))>i"),
+            ["cd", "a", "X=b", "sh", "c d", "ls", "e", "f", "$()", "g", "h", "i"]
+        );
+    }
 
     #[test]
     fn plain_commands_are_plain() {

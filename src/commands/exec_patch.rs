@@ -1,0 +1,86 @@
+//! `--patch FILE`: the work is done in a private copy, and what came of it is a file.
+
+use super::{Failure, exit};
+use crate::agent::protocol::{Ending, TurnOutcome};
+use crate::config::Config;
+use crate::headless::{ExecResult, PatchReport};
+use crate::workspace::{PrivateCopy, Workspace, WorkspaceError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub struct Patching {
+    copy: PrivateCopy,
+    file: PathBuf,
+}
+
+impl Patching {
+    /// Whether `file` can be a patch is looked at first; then the workspace is copied.
+    pub fn begin(
+        file: &Path,
+        workspace: &Workspace,
+        config: &Config,
+        cancel: &AtomicBool,
+    ) -> Result<Self, Failure> {
+        let folder = folder(file);
+        if file.is_dir() || !folder.is_dir() {
+            let message = format!("{} cannot be written: it needs a directory that exists", file.display());
+            return Err(Failure::new(exit::USAGE, message).hint("name a file: --patch work.patch"));
+        }
+        let cache = config.dirs.cache().ok().map(|cache| cache.join("copies"));
+        let places: Vec<PathBuf> = cache.into_iter().chain([std::env::temp_dir()]).collect();
+        let copy = PrivateCopy::of(workspace, &places, cancel).map_err(|error| {
+            let code = if cancel.load(Ordering::SeqCst) { exit::INTERRUPTED } else { exit::TASK_FAILED };
+            let failure = Failure::new(code, error.to_string());
+            match error {
+                WorkspaceError::Machine { hint, .. } => failure.hint(hint),
+                _ => failure,
+            }
+        })?;
+        Ok(Self { copy, file: file.to_path_buf() })
+    }
+
+    pub fn root(&self) -> &Path {
+        self.copy.root()
+    }
+
+    /// Writes the patch, whatever the ending. Where that fails the work is not thrown away: the copy stays.
+    pub fn finish(&mut self, result: &mut ExecResult) {
+        let (message, hint) = match self.write() {
+            Ok(files_changed) => {
+                let file = self.file.display().to_string();
+                result.patch = Some(PatchReport { file, files_changed });
+                return;
+            }
+            Err(told) => told,
+        };
+        let copy = self.copy.leave();
+        let message = format!("{message}; the changed copy stays in {}", copy.display());
+        let outcome = result.outcome.get_or_insert_with(|| TurnOutcome::ended(Ending::Done));
+        outcome.ending = Ending::Failed { message, hint };
+    }
+
+    fn write(&self) -> Result<usize, (String, String)> {
+        let (patch, files) = self.copy.patch().map_err(|error| match error {
+            WorkspaceError::Machine { message, hint } => (message, hint),
+            other => (other.to_string(), "make the patch by hand: git diff --no-index".into()),
+        })?;
+        // There is the whole patch or none.
+        tempfile::NamedTempFile::new_in(folder(&self.file))
+            .and_then(|mut made| {
+                made.write_all(&patch)?;
+                let ordinary = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+                made.as_file().set_permissions(ordinary)?;
+                made.persist(&self.file).map_err(|error| error.error)
+            })
+            .map_err(|error| {
+                let hint = "see that there is room, and that the directory can be written".to_string();
+                (format!("{} cannot be written: {error}", self.file.display()), hint)
+            })?;
+        Ok(files)
+    }
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

@@ -1,0 +1,105 @@
+//! Copies a tree as it is: contents, modes, times (builds go by them) and links. Where the file system can, files share
+//! their blocks: that is what the system's own copy does.
+
+use crate::workspace::WorkspaceError;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+use std::fs::{self, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub struct Copied {
+    pub top: PathBuf,
+    /// Every file and link, relative to the top.
+    pub paths: Vec<PathBuf>,
+}
+
+/// `skip` is left out where it lies in the tree: a copy must not hold itself.
+pub fn tree(from: &Path, to: &Path, skip: &Path, cancel: &AtomicBool) -> Result<Copied, WorkspaceError> {
+    let mut paths = Vec::new();
+    fs::create_dir_all(to).map_err(|error| failed(to, &error))?;
+    // Directories whose modes are set at the end: one that may not be written is to be filled first.
+    let mut modes: Vec<(PathBuf, u32)> = Vec::new();
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(directory) = waiting.pop() {
+        let source = from.join(&directory);
+        let entries = match fs::read_dir(&source) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(&source, &error)),
+        };
+        for entry in entries {
+            if cancel.load(Ordering::SeqCst) {
+                let message = "interrupted while the workspace was copied".to_string();
+                return Err(WorkspaceError::Machine { message, hint: "start again".into() });
+            }
+            let entry = entry.map_err(|error| failed(&source, &error))?;
+            let relative = directory.join(entry.file_name());
+            let (source, target) = (entry.path(), to.join(&relative));
+            let of = match entry.metadata() {
+                Ok(of) => of,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(&source, &error)),
+            };
+            let copied = if of.is_dir() {
+                if source == skip {
+                    continue;
+                }
+                modes.push((target.clone(), of.mode() & 0o7777));
+                waiting.push(relative);
+                fs::create_dir(&target)
+            } else if of.is_symlink() {
+                paths.push(relative);
+                fs::read_link(&source).and_then(|leads_to| symlink(leads_to, &target))
+            } else if of.is_file() {
+                paths.push(relative);
+                fs::copy(&source, &target).and_then(|_| same_times(&target, &of))
+            } else {
+                // Sockets, pipes and devices belong to what runs in the original.
+                continue;
+            };
+            match copied {
+                // Gone since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !source.exists() => {}
+                Err(error) => return Err(failed(&source, &error)),
+                Ok(()) => {}
+            }
+        }
+    }
+    for (path, mode) in modes.into_iter().rev() {
+        let _ = fs::set_permissions(path, Permissions::from_mode(mode));
+    }
+    Ok(Copied { top: to.to_path_buf(), paths })
+}
+
+fn same_times(path: &Path, of: &Metadata) -> io::Result<()> {
+    let time = |seconds: i64, nanoseconds: i64| Timespec { tv_sec: seconds as _, tv_nsec: nanoseconds as _ };
+    let times = Timestamps {
+        last_access: time(of.atime(), of.atime_nsec()),
+        last_modification: time(of.mtime(), of.mtime_nsec()),
+    };
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn failed(path: &Path, error: &io::Error) -> WorkspaceError {
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => "see that every file of the workspace can be read",
+        io::ErrorKind::StorageFull => {
+            "make room, or set XDG_CACHE_HOME or TMPDIR to a directory on the workspace's own file system"
+        }
+        _ => "see that the workspace can be read whole",
+    };
+    let message = format!("the workspace cannot be copied: {}: {error}", path.display());
+    WorkspaceError::Machine { message, hint: hint.into() }
+}
+
+/// Lets every directory of a tree be written.
+pub fn open_up(path: &Path) {
+    let _ = fs::set_permissions(path, Permissions::from_mode(0o700));
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A private copy of a work tree as it stands, uncommitted and ignored files too, to work in while the original stays
+//! untouched; and what came of the work, as a patch that `git apply` takes (`snapshot`). The copy goes with its value;
+//! what a kill left behind is removed by the next one.
+//!
+//! Where the workspace is a part of a repository the whole work tree is copied: builds and git look above it.
+
+mod copy;
+mod snapshot;
+
+use super::{Workspace, WorkspaceError};
+use copy::Copied;
+use rustix::fs::{FlockOperation, flock};
+use snapshot::Snapshots;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use tempfile::TempDir;
+
+/// What copies are called; those that nobody holds any more are known by it.
+const PREFIX: &str = "qwright-copy-";
+
+pub struct PrivateCopy {
+    root: PathBuf,
+    snapshots: Snapshots,
+    holder: Holder,
+}
+
+impl PrivateCopy {
+    /// Copies the work tree that `workspace` lies in to one of `places`: the first one on the same file system (where
+    /// files may share their blocks), else the first that can be written.
+    pub fn of(
+        workspace: &Workspace,
+        places: &[PathBuf],
+        cancel: &AtomicBool,
+    ) -> Result<Self, WorkspaceError> {
+        let top = workspace.git_top();
+        let holder = Holder::new(&top, places)?;
+        // The copy has the name of the original: it is what the model is told the project is called.
+        let name = top.file_name().unwrap_or("workspace".as_ref());
+        let copied = copy::tree(&top, &holder.path().join("tree").join(name), holder.path(), cancel)?;
+        let Copied { top: copy, paths } = copied;
+        let root =
+            workspace.root().strip_prefix(&top).map_or_else(|_| copy.clone(), |prefix| copy.join(prefix));
+        let objects = workspace.git_objects();
+        let snapshots = Snapshots::begin(copy, paths, &holder.path().join("base.git"), objects.as_deref())?;
+        Ok(Self { root, snapshots, holder })
+    }
+
+    /// Where to work.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What changed since the copy was made, and in how many files. Paths are those of the work tree. Files that the
+    /// repository ignores are left out.
+    pub fn patch(&self) -> Result<(Vec<u8>, usize), WorkspaceError> {
+        self.snapshots.patch()
+    }
+
+    /// Leaves the copy where it is and says where.
+    pub fn leave(&mut self) -> PathBuf {
+        self.holder.leave = true;
+        self.root.clone()
+    }
+}
+
+/// The directory that a copy lies in; locked while it is in use.
+struct Holder {
+    directory: Option<TempDir>,
+    /// Only held: its lock says that somebody is here.
+    _lock: File,
+    leave: bool,
+}
+
+impl Holder {
+    fn new(original: &Path, places: &[PathBuf]) -> Result<Self, WorkspaceError> {
+        let device = |path: &Path| path.metadata().map(|of| of.dev()).ok();
+        let mut usable: Vec<(bool, &PathBuf)> = places
+            .iter()
+            .filter(|place| std::fs::create_dir_all(place).is_ok())
+            .map(|place| (device(place) != device(original), place))
+            .collect();
+        usable.sort_by_key(|(elsewhere, _)| *elsewhere);
+        let mut why = "no directory for it is known".to_string();
+        for (_, place) in usable {
+            sweep(place);
+            let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place);
+            match made.and_then(|directory| Ok((locked(directory.path())?, directory))) {
+                Ok((lock, directory)) => {
+                    return Ok(Self { directory: Some(directory), _lock: lock, leave: false });
+                }
+                Err(error) => why = format!("{}: {error}", place.display()),
+            }
+        }
+        Err(WorkspaceError::Machine {
+            message: format!("no private copy can be made: {why}"),
+            hint: "set XDG_CACHE_HOME or TMPDIR to a directory that can be written".into(),
+        })
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.as_ref().map_or(Path::new(""), TempDir::path)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Some(directory) = self.directory.take() {
+            let path = directory.keep();
+            if !self.leave {
+                remove(&path);
+            }
+        }
+    }
+}
+
+/// The directory, locked; an error where somebody else has it.
+fn locked(path: &Path) -> std::io::Result<File> {
+    let directory = File::open(path)?;
+    flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(directory)
+}
+
+/// Removes what killed processes left.
+fn sweep(place: &Path) {
+    for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let owned = entry.metadata().is_ok_and(|of| of.uid() == rustix::process::getuid().as_raw());
+        if ours && is_directory && owned && locked(&entry.path()).is_ok() {
+            remove(&entry.path());
+        }
+    }
+}
+
+/// Removes a tree, also one with directories that nobody may write (module caches have such).
+fn remove(path: &Path) {
+    if std::fs::remove_dir_all(path).is_err() {
+        copy::open_up(path);
+        let _ = std::fs::remove_dir_all(path);
+    }
+}

@@ -1,0 +1,201 @@
+//! `qwright exec --until`: rounds until a command passes, the files of the check, limits over all rounds; and what is
+//! piped in beside a request.
+
+use crate::agent::call;
+use crate::exec::{Project, assert_code, err, fix, newest_log, object, out};
+use serde_json::{Value, json};
+use std::process::Output;
+
+/// A project whose check looks at `greet.sh`, and is no word of the command that could be mistaken for it.
+fn project() -> Project {
+    let project = Project::new();
+    std::fs::write(project.files.path().join("check.sh"), "sh greet.sh\ntest \"$(sh greet.sh)\" = hello\n")
+        .unwrap();
+    project
+}
+
+const CHECK: &str = "sh check.sh";
+
+fn text(project: &Project, name: &str) -> String {
+    std::fs::read_to_string(project.files.path().join(name)).unwrap()
+}
+
+fn edit(file: &str, old: &str, new: &str) -> Value {
+    json!(call("edit", &[("file_path", file), ("old_string", old), ("new_string", new)]))
+}
+
+fn run(command: &str) -> Value {
+    json!(call("run_shell_command", &[("command", command)]))
+}
+
+fn until(project: &Project, turns: &[Value], arguments: &[&str]) -> Output {
+    let arguments: Vec<&str> =
+        ["-o", "json", "--until", CHECK].into_iter().chain(arguments.iter().copied()).collect();
+    project.run(turns, &arguments)
+}
+
+#[test]
+fn a_check_that_passes_needs_no_model() {
+    let project = project();
+    std::fs::write(project.files.path().join("greet.sh"), "echo hello\n").unwrap();
+    let output = project.run(&[json!({"no such key": 1})], &["--until", CHECK]);
+    assert_code(&output, 0);
+    assert_eq!(out(&output), "`sh check.sh` passes already, so nothing was done.\n");
+    let output = until(&project, &[], &[]);
+    assert_code(&output, 0);
+    let object = object(&output);
+    let expected = json!({"command": CHECK, "passed": true, "rounds": 0, "protected": ["check.sh"]});
+    assert_eq!(
+        (&object["until"], &object["num_turns"], &object["subtype"]),
+        (&expected, &json!(0), &json!("success"))
+    );
+}
+
+#[test]
+fn the_model_is_told_what_fails_until_it_passes() {
+    let project = project();
+    let turns = [
+        edit("greet.sh", "helo", "hallo"),
+        json!("Done."),
+        edit("greet.sh", "hallo", "hello"),
+        json!("Now it says hello."),
+    ];
+    let output = until(&project, &turns, &[]);
+    assert_code(&output, 0);
+    let object = object(&output);
+    assert_eq!(object["until"]["rounds"], 2);
+    assert_eq!(object["result"], "Now it says hello.");
+    assert_eq!((&object["num_turns"], &object["num_tool_calls"]), (&json!(4), &json!(2)));
+    let diff = object["diff"].as_str().unwrap();
+    assert!(diff.contains("-echo helo\n") && diff.contains("+echo hello\n"), "of both rounds: {diff}");
+    assert_eq!(object["usage"]["repeated"], 0, "the prompt only grows");
+    let log = newest_log(&project);
+    for part in [
+        "Make `sh check.sh` pass.",
+        "What `sh check.sh` says now:\\n\\nexit code 1 (not sandboxed)\\nhelo",
+        "`sh check.sh` still fails. Go on and make it pass.",
+        "exit code 1 (not sandboxed)\\nhallo",
+    ] {
+        assert!(log.contains(part), "{part} is not in {log}");
+    }
+    let text = project.run(&turns, &["--until", CHECK, "Set it right"]);
+    assert_code(&text, 0);
+}
+
+#[test]
+fn a_request_of_the_users_own_comes_first() {
+    let project = project();
+    let output = project.run(&fix(), &["--until", CHECK, "The greeting is misspelt"]);
+    assert_code(&output, 0);
+    assert_eq!(out(&output), "It says hello now.\n");
+    assert!(err(&output).contains("`sh check.sh` passes after 1 round\n"), "{}", err(&output));
+    assert!(
+        newest_log(&project)
+            .contains("The greeting is misspelt\\n\\nThe work is done when `sh check.sh` passes.")
+    );
+}
+
+#[test]
+fn rounds_and_patience_end() {
+    let talk = || vec![json!("Cannot."), json!("Really cannot."), json!("No.")];
+    let output = until(&project(), &talk(), &[]);
+    assert_code(&output, 1);
+    assert!(object(&output)["error"].as_str().unwrap().contains("the model gave up"), "{}", out(&output));
+    let output = until(&project(), &talk(), &["--max-rounds", "1"]);
+    assert_code(&output, 1);
+    let object = object(&output);
+    assert_eq!(object["error"], "`sh check.sh` still fails after 1 round (--max-rounds).");
+    assert_eq!((&object["until"]["passed"], &object["is_error"]), (&json!(false), &json!(true)));
+    assert_code(&project().run(&[], &["--max-rounds", "1", "Hi"]), 2);
+    assert_code(&project().run(&[], &["--until", " "]), 2);
+}
+
+#[test]
+fn limits_are_those_of_all_rounds() {
+    let read = || json!(call("read_file", &[("file_path", "greet.sh")]));
+    let turns = [read(), json!("Seen."), read(), json!("Seen again.")];
+    for (flag, limit, subtype) in [
+        ("--max-turns", "3", "error_max_turns"),
+        ("--max-tool-calls", "1", "error_max_tool_calls"),
+        ("--max-tokens", "40", "error_max_tokens"),
+    ] {
+        let output = until(&project(), &turns, &[flag, limit]);
+        assert_code(&output, 5);
+        let object = object(&output);
+        assert_eq!(
+            (&object["subtype"], &object["until"]["rounds"]),
+            (&json!(subtype), &json!(2)),
+            "{object}"
+        );
+    }
+    // The last step that the limit allowed may have been the one that mattered.
+    let output = until(&project(), &[edit("greet.sh", "helo", "hello")], &["--max-turns", "1"]);
+    assert_code(&output, 0);
+    let slow = [json!({"hang": true})];
+    let output = until(&project(), &slow, &["--max-wall-time", "2"]);
+    assert_code(&output, 5);
+    assert_eq!(object(&output)["subtype"], "error_max_wall_time");
+}
+
+#[test]
+fn the_files_of_the_check_stay_as_they_are() {
+    let project = project();
+    let before = text(&project, "check.sh");
+    let turns = [
+        edit("./check.sh", "sh greet.sh", "exit 0"),
+        run("echo exit 0 > check.sh"),
+        json!("It passes."),
+        edit("greet.sh", "helo", "hello"),
+        json!("It passes now."),
+    ];
+    let output = until(&project, &turns, &[]);
+    assert_code(&output, 0);
+    let object = object(&output);
+    let denials: Vec<&str> = object["denials"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|denial| denial["summary"].as_str().unwrap())
+        .collect();
+    assert_eq!(denials, ["edit ./check.sh", "change check.sh"]);
+    assert_eq!(text(&project, "check.sh"), before);
+    let log = newest_log(&project);
+    assert!(log.contains("./check.sh belongs to the check that has to pass"), "{log}");
+    assert!(log.contains("so they were put back: check.sh."), "{log}");
+    let may = until(&Project::new(), &[], &["--until-may-edit", "--max-rounds", "1"]);
+    assert_code(&may, 6);
+    let project = self::project();
+    let output = until(
+        &project,
+        &[edit("check.sh", "sh greet.sh\n", "exit 0\n"), json!("Done.")],
+        &["--until-may-edit"],
+    );
+    assert_code(&output, 0);
+    assert_eq!(object_of(&output)["until"]["protected"], json!([]));
+}
+
+fn object_of(output: &Output) -> Value {
+    object(output)
+}
+
+#[test]
+fn a_denial_that_ended_the_work_is_told_as_one() {
+    let project = project();
+    let turns = [edit("check.sh", "sh greet.sh\n", "exit 0\n"), json!("I may not.")];
+    let output = until(&project, &turns, &["--max-rounds", "1"]);
+    assert_code(&output, 3);
+}
+
+#[test]
+fn what_is_piped_in_goes_with_the_request() {
+    let project = Project::new();
+    let output = project.with_input(&[json!("Fine.")], &["Review this"], "+ a line\n".as_bytes());
+    assert_code(&output, 0);
+    let log = newest_log(&project);
+    assert!(log.contains("Request: Review this"), "{log}");
+    assert!(log.contains("Standard input:\\n\\n+ a line"), "{log}");
+    assert_code(&project.with_input(&[], &["Review this"], b"\xff\xfe"), 2);
+    let nothing = Project::new();
+    assert_code(&nothing.with_input(&[json!("Hi.")], &["Hi"], b""), 0);
+    assert!(!newest_log(&nothing).contains("Standard input"));
+}
