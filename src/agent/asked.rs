@@ -229,7 +229,9 @@ mod tests {
         Generated { message, stop, usage: Default::default(), truncated: false, problems: Vec::new() }
     }
 
-    fn look(values: &dyn LiveValues) -> (Vec<Entry>, Vec<(String, String)>, [Option<String>; 3]) {
+    type Looked = (Vec<Entry>, Vec<(String, String)>, [Option<String>; 3]);
+
+    fn look(values: &dyn LiveValues) -> Looked {
         let texts = ["src/a", "rc/a", "binary"].map(|path| values.text(path));
         (values.entries("src"), values.spellings(), texts)
     }

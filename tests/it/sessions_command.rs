@@ -245,7 +245,7 @@ fn a_session_of_a_real_engine_is_run_again_token_by_token() {
 fn the_first_difference_of_a_replay_is_named() {
     let project = tiny_session("qwen2-q4_k_m");
     assert!(project.out(0, &["sessions", "replay", "latest"]).starts_with("identical, "));
-    let other = project.out(1, &["sessions", "replay", "latest", "--seed", "77"]);
+    let other = project.out(1, &["sessions", "replay", "latest", "--seed", "77", "--temperature", "4"]);
     assert!(other.contains("different: turn 1, answer 1, token "), "{other}");
     assert!(other.contains("seed: 0 was recorded, and here it is 77") && !other.contains("kv:"), "{other}");
     let other = project.out(1, &["sessions", "replay", "latest", "-m", &tiny("qwen3-q4_k_m"), "--kv", "f32"]);
