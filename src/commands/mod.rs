@@ -11,6 +11,7 @@ pub mod exec;
 pub mod inspect;
 pub mod inspect_chat;
 pub mod inspect_gguf;
+pub mod inspect_outline;
 pub mod inspect_session;
 pub mod load;
 pub mod memory;

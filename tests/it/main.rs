@@ -25,6 +25,7 @@ mod real_model;
 mod revise;
 mod sessions;
 mod shell;
+mod syntax;
 mod tokenizer;
 mod tools;
 mod tools_command;
