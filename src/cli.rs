@@ -107,6 +107,8 @@ pub enum Inspect {
         #[arg(long)]
         kernels: Option<String>,
     },
+    /// The definitions of a source file, a JSON line each: {"kind", "name", "first_line", "last_line", "depth"}
+    Outline { file: PathBuf },
 }
 
 impl ModelArgs {
@@ -143,6 +145,7 @@ impl Cli {
             Command::Exec(args) => commands::exec::command(&args, interrupts()?),
             Command::Apply(args) => commands::apply::run(&args),
             Command::Bench { model, args } => commands::bench::run(&args, &model.config()?),
+            Command::Inspect(Inspect::Outline { file }) => commands::inspect_outline::outline(&file),
             Command::Inspect(Inspect::Gguf { file }) => commands::inspect::gguf(&file),
             Command::Inspect(Inspect::Tokens { model }) => commands::inspect::tokens(&model.path()?),
             Command::Inspect(Inspect::Prompt { session: Some(request), model, format }) => {

@@ -15,6 +15,7 @@ mod exec_until;
 pub mod inspect;
 pub mod inspect_chat;
 pub mod inspect_gguf;
+pub mod inspect_outline;
 pub mod inspect_session;
 pub mod load;
 pub mod memory;

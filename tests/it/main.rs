@@ -30,6 +30,7 @@ mod revise;
 mod sessions;
 mod sessions_command;
 mod shell;
+mod syntax;
 mod tokenizer;
 mod tools;
 mod tools_command;
