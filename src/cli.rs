@@ -64,6 +64,8 @@ pub enum Command {
     /// The sandbox of this machine: its tier, and a command inside it
     Sandbox(commands::sandbox::SandboxArgs),
     Tools(commands::tools::ToolsArgs),
+    Sessions(commands::sessions::SessionsArgs),
+    Completions(commands::completions::CompletionsArgs),
     /// What the model sees and says, as JSON lines
     #[command(subcommand)]
     Inspect(Inspect),
@@ -105,6 +107,8 @@ pub enum Inspect {
         #[arg(long)]
         kernels: Option<String>,
     },
+    /// The definitions of a source file, a JSON line each: {"kind", "name", "first_line", "last_line", "depth"}
+    Outline { file: PathBuf },
 }
 
 impl ModelArgs {
@@ -141,6 +145,7 @@ impl Cli {
             Command::Exec(args) => commands::exec::command(&args, interrupts()?),
             Command::Apply(args) => commands::apply::run(&args),
             Command::Bench { model, args } => commands::bench::run(&args, &model.config()?),
+            Command::Inspect(Inspect::Outline { file }) => commands::inspect_outline::outline(&file),
             Command::Inspect(Inspect::Gguf { file }) => commands::inspect::gguf(&file),
             Command::Inspect(Inspect::Tokens { model }) => commands::inspect::tokens(&model.path()?),
             Command::Inspect(Inspect::Prompt { session: Some(request), model, format }) => {
@@ -174,6 +179,8 @@ impl Cli {
             Command::Config(args) => commands::config::run(&args, &ModelArgs::default().load_options()),
             Command::Sandbox(args) => commands::sandbox::run(&args),
             Command::Tools(args) => commands::tools::run(&args, interrupts()?.as_ref()),
+            Command::Sessions(args) => commands::sessions::run(&args, interrupts),
+            Command::Completions(args) => commands::completions::run(&args),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | [`chat`] | messages <-> text: chat formats and the tool-call parser; pure text, no IO |
 //! | [`model`] | `trait Model` and its implementations (local engine, an OpenAI-compatible server, scripted turns) |
 //! | [`hub`] | the catalogue of models, what fits this machine, download and verification |
+//! | [`syntax`] | programs as trees: colours, outlines, what an edit broke; pure text, no IO |
 //! | [`workspace`] | the user's files: guarded paths, edits, diffs, search, git, shell and sandbox |
 //! | [`tools`] | one file per tool the model can call; thin |
 //! | [`agent`] | protocol (`Op`, `Event`), the pure `Turn`, the `Session` that carries effects out |
@@ -18,7 +19,7 @@
 //!
 //! Who may import whom is a table in `tests/it/layers.rs`, and a test. It confines as well: only `workspace::shell` may spawn
 //! processes (and `hub::pip` its pip client, `tui::editor` the user's editor); `git2` stays in `workspace`, `unsafe` in `engine` and the sandbox,
-//! candle in `engine::candle`, connections in `hub` and `model::endpoint`.
+//! candle in `engine::candle`, connections in `hub` and `model::endpoint`, tree-sitter in `syntax`.
 //!
 //! # Invariants (most are about what is absent)
 //!
@@ -45,6 +46,7 @@ pub mod engine;
 pub mod headless;
 pub mod hub;
 pub mod model;
+pub mod syntax;
 pub mod tools;
 pub mod tui;
 pub mod workspace;

@@ -38,6 +38,8 @@ pub struct PastTurn {
     before: Option<Arc<[Message]>>,
     /// Tools changed files in it, or may have.
     pub changed: bool,
+    /// Files that tools changed in it, by the diff of its outcome.
+    pub files: Vec<String>,
     /// The files before it; a turn of an earlier process has none.
     pub mark: Option<Mark>,
 }
@@ -88,12 +90,13 @@ impl Conversation {
                     start: self.history.len(),
                     before: None,
                     changed: true,
+                    files: Vec::new(),
                     mark: None,
                 });
                 self.told_mode = self.mode;
                 self.running = true;
             }
-            Record::Message { message } => {
+            Record::Message { message, .. } => {
                 for path in message.tool_calls.iter().filter_map(written_file) {
                     self.written.retain(|known| known != path);
                     self.written.push(path.to_string());
@@ -110,6 +113,7 @@ impl Conversation {
                     let called =
                         own.is_none_or(|own| own.iter().any(|message| !message.tool_calls.is_empty()));
                     turn.changed = !outcome.diff.is_empty() || !counted && called;
+                    turn.files = changed_files(&outcome.diff);
                 }
             }
             Record::Cut { messages } => {
@@ -168,6 +172,21 @@ impl Conversation {
     }
 }
 
+/// The files of a diff as this program writes it; a name that it quotes stays quoted.
+pub fn changed_files(diff: &str) -> Vec<String> {
+    let name = |line: &str| {
+        // `a/NAME b/NAME`, or both in quotes: the halves are as long.
+        let names = line.strip_prefix("diff --git ")?;
+        let half = names.get(..names.len().checked_sub(1)? / 2)?;
+        match half.strip_prefix("a/") {
+            Some(name) => Some(name.to_string()),
+            None => half.strip_prefix("\"a/").map(|name| format!("\"{name}")),
+        }
+    };
+    // Every line of a file's text begins with another character.
+    diff.lines().filter_map(name).collect()
+}
+
 fn written_file(call: &ToolCall) -> Option<&str> {
     let path = call.arguments.get("file_path")?.as_str()?;
     WRITERS.contains(&call.name.as_str()).then_some(path)
@@ -201,7 +220,7 @@ mod tests {
     use crate::agent::protocol::{Ending, TurnOutcome};
 
     fn said(role: Role, text: &str) -> Record {
-        Record::Message { message: Message::new(role, text) }
+        Record::Message { message: Message::new(role, text), asked: None }
     }
 
     fn request(text: &str) -> [Record; 2] {
@@ -252,6 +271,14 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_a_turn_are_those_of_its_diff() {
+        let diff = "diff --git a/src/a b/c b/src/a b/c\n--- a/src/a b/c\t\n+++ b/src/a b/c\t\n@@ -1 +1 @@\n-x\n+diff --git a/y b/y\n\
+                    diff --git \"a/\\303\" \"b/\\303\"\nnew file mode 100644\n";
+        assert_eq!(changed_files(diff), ["src/a b/c", "\"\\303\""]);
+        assert!(changed_files("").is_empty() && changed_files("diff --git ").is_empty());
+    }
+
+    #[test]
     fn a_turn_that_nobody_counted_may_have_changed_files() {
         let mut all = Conversation::new(ApprovalMode::Default);
         request("one").into_iter().for_each(|record| all.apply(record));
@@ -259,7 +286,7 @@ mod tests {
         all.apply(stopped());
         assert!(!all.turns[0].changed, "it called nothing");
         request("two").into_iter().for_each(|record| all.apply(record));
-        all.apply(Record::Message { message: edits("a") });
+        all.apply(Record::Message { message: edits("a"), asked: None });
         all.apply(stopped());
         assert!(all.turns[1].changed);
     }
@@ -295,12 +322,12 @@ mod tests {
         request("two").into_iter().for_each(|record| all.apply(record));
         assert_eq!(all.needed_from(), 2);
         assert!(all.words(2).is_empty(), "the request in hand stays as it is");
-        all.apply(Record::Message { message: edits("a") });
+        all.apply(Record::Message { message: edits("a"), asked: None });
         all.apply(said(Role::Tool, "edited"));
         all.apply(said(Role::User, "a note"));
         assert_eq!((all.needed_from(), all.words(3)), (3, vec!["two".to_string()]));
         all.apply(compacted(&["one", "in short"]));
-        all.apply(Record::Message { message: edits("b") });
+        all.apply(Record::Message { message: edits("b"), asked: None });
         assert_eq!((all.needed_from(), all.words(2)), (2, vec!["two".to_string()]));
         assert_eq!(all.written, ["a", "b"]);
     }

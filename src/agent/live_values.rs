@@ -8,19 +8,7 @@ pub struct WorkspaceValues<'a>(pub &'a Workspace);
 
 impl LiveValues for WorkspaceValues<'_> {
     fn rule(&self, tool: &str, parameter: &str) -> Rule {
-        match (tool, parameter) {
-            ("read_file", "file_path") => Rule::File,
-            ("edit", "file_path") => Rule::Edited,
-            ("edit", "old_string") => Rule::TextOfFile,
-            ("edit", "new_string") => Rule::Instead,
-            ("edit", "replace_all") => Rule::Everywhere,
-            ("write_file", "file_path") => Rule::New,
-            ("list_directory" | "glob", "path") | ("run_shell_command", "directory") => Rule::Directory,
-            ("grep_search" | "git_diff", "path") => Rule::Any,
-            ("read_file", "offset" | "limit") | ("grep_search", "limit") => Rule::Count,
-            ("run_shell_command", "timeout") => Rule::Count,
-            _ => Rule::Free,
-        }
+        rule(tool, parameter)
     }
 
     fn entries(&self, directory: &str) -> Vec<Entry> {
@@ -42,5 +30,22 @@ impl LiveValues for WorkspaceValues<'_> {
 
     fn text(&self, path: &str) -> Option<String> {
         self.0.text_to_edit(path)
+    }
+}
+
+/// What the value of a tool's parameter is held to.
+pub(super) fn rule(tool: &str, parameter: &str) -> Rule {
+    match (tool, parameter) {
+        ("read_file", "file_path") => Rule::File,
+        ("edit", "file_path") => Rule::Edited,
+        ("edit", "old_string") => Rule::TextOfFile,
+        ("edit", "new_string") => Rule::Instead,
+        ("edit", "replace_all") => Rule::Everywhere,
+        ("write_file", "file_path") => Rule::New,
+        ("list_directory" | "glob", "path") | ("run_shell_command", "directory") => Rule::Directory,
+        ("grep_search" | "git_diff", "path") => Rule::Any,
+        ("read_file", "offset" | "limit") | ("grep_search", "limit") => Rule::Count,
+        ("run_shell_command", "timeout") => Rule::Count,
+        _ => Rule::Free,
     }
 }

@@ -1,33 +1,12 @@
-//! Finds an earlier session and takes it up: which log, whether it may be written, what it adds up to. The session
-//! goes on from there; nothing here knows a model.
+//! Takes an earlier session up: whether its log may be written, what it adds up to. Which one is meant, `store` knows;
+//! the session goes on from there; nothing here knows a model.
 
 use super::conversation::Conversation;
 use super::protocol::ApprovalMode;
+use super::store::{ResumeError, Which, by_id, latest, sessions};
 use super::transcript::{self, Record, Recovered, Transcript, recover};
-use std::io::{BufRead, BufReader, ErrorKind, Read};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
-
-/// Known sessions that an error names.
-const NAMED: usize = 5;
-/// What is read of a log's first line: more belongs to no record of a beginning.
-const FIRST_LINE: u64 = 64 * 1024;
-
-/// Which session goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which {
-    /// The one that was last at work in this directory.
-    Latest,
-    /// By its id, or the beginning of one that only one has.
-    Id(String),
-}
-
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct ResumeError {
-    pub message: String,
-    pub hint: String,
-}
+use std::io::ErrorKind;
+use std::path::Path;
 
 /// A session that can go on: its log, open for this process alone, and what it holds.
 pub struct Resumed {
@@ -51,17 +30,8 @@ impl Resumed {
 pub fn resume(state: &Path, which: &Which, directory: &Path, fork: bool) -> Result<Resumed, ResumeError> {
     let known = sessions(state);
     let directory = directory.display().to_string();
-    let here = || known.iter().filter(|session| session.directory == directory);
     let session = match which {
-        Which::Latest => here().find(|session| session.is_used()).ok_or_else(|| ResumeError {
-            message: format!("there is no session to continue in {directory}"),
-            hint: match known.first() {
-                Some(other) => {
-                    format!("the latest elsewhere is {} in {}: name it with -C", other.id, other.directory)
-                }
-                None => "start one: qwright exec \"what to do\"".into(),
-            },
-        })?,
+        Which::Latest => latest(&known, &directory, "to continue ")?,
         Which::Id(id) => by_id(&known, id, &directory)?,
     };
     if session.directory != directory {
@@ -88,7 +58,7 @@ fn open(state: &Path, id: &str, fork: bool) -> Result<Resumed, ResumeError> {
         },
     };
     let (own_id, transcript, recovered) = if fork {
-        let bytes = std::fs::read(path(state, id)).map_err(failed)?;
+        let bytes = std::fs::read(transcript::path(state, id)).map_err(failed)?;
         let recovered = recover(&bytes);
         let new = transcript::new_id();
         let sound = usize::try_from(recovered.sound_bytes).unwrap_or(bytes.len());
@@ -114,113 +84,11 @@ fn open(state: &Path, id: &str, fork: bool) -> Result<Resumed, ResumeError> {
     })
 }
 
-/// A log and what its first line says.
-struct Known {
-    id: String,
-    directory: String,
-    path: PathBuf,
-    written: SystemTime,
-}
-
-impl Known {
-    /// Whether anything was said in it.
-    fn is_used(&self) -> bool {
-        let recovered = std::fs::read(&self.path).map(|bytes| recover(&bytes)).unwrap_or_default();
-        recovered.records.iter().any(|record| matches!(record, Record::Message { .. }))
-    }
-}
-
-fn path(state: &Path, id: &str) -> PathBuf {
-    transcript::directory(state).join(format!("{id}.jsonl"))
-}
-
-/// All sessions, the one that was last written first.
-fn sessions(state: &Path) -> Vec<Known> {
-    let Ok(entries) = std::fs::read_dir(transcript::directory(state)) else { return Vec::new() };
-    let mut known: Vec<Known> = entries
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let name = entry.file_name().into_string().ok()?;
-            let id = name.strip_suffix(".jsonl").filter(|id| transcript::is_id(id))?.to_string();
-            let written = entry.metadata().ok()?.modified().ok()?;
-            let path = entry.path();
-            Some(Known { directory: directory_of(&path).unwrap_or_default(), id, path, written })
-        })
-        .collect();
-    known.sort_by(|a, b| (b.written, &b.id).cmp(&(a.written, &a.id)));
-    known
-}
-
-/// A session that can go on, for a list.
-#[derive(Debug, Clone)]
-pub struct Listed {
-    pub id: String,
-    pub written: SystemTime,
-    pub requests: usize,
-    /// The first request.
-    pub first: String,
-}
-
-/// The sessions of a directory in which something was said, the latest first.
-pub fn list(state: &Path, directory: &Path) -> Vec<Listed> {
-    let directory = directory.display().to_string();
-    let here = sessions(state).into_iter().filter(|session| session.directory == directory);
-    here.filter_map(|session| {
-        let recovered = std::fs::read(&session.path).map(|bytes| recover(&bytes)).ok()?;
-        let conversation = Conversation::of(recovered.records);
-        let first = conversation.turns.first()?.request.clone();
-        let requests = conversation.turns.len();
-        Some(Listed { id: session.id, written: session.written, requests, first })
-    })
-    .collect()
-}
-
-/// Where the session of this log worked; none where its first line is damaged.
-fn directory_of(path: &Path) -> Option<String> {
-    let mut line = Vec::new();
-    BufReader::new(std::fs::File::open(path).ok()?.take(FIRST_LINE)).read_until(b'\n', &mut line).ok()?;
-    match recover(&line).records.into_iter().next()? {
-        Record::Started { directory, .. } => Some(directory),
-        _ => None,
-    }
-}
-
-fn by_id<'a>(known: &'a [Known], id: &str, directory: &str) -> Result<&'a Known, ResumeError> {
-    if let Some(exact) = known.iter().find(|session| session.id == id) {
-        return Ok(exact);
-    }
-    let begins: Vec<&Known> =
-        known.iter().filter(|session| !id.is_empty() && session.id.starts_with(id)).collect();
-    if let [only] = begins[..] {
-        return Ok(only);
-    }
-    // The nearest first: the longest common beginning, then this directory, then the latest.
-    let mut near: Vec<&Known> = if begins.is_empty() { known.iter().collect() } else { begins };
-    let common = |session: &Known| session.id.chars().zip(id.chars()).take_while(|(a, b)| a == b).count();
-    near.sort_by_key(|session| (std::cmp::Reverse(common(session)), session.directory != directory));
-    let named: Vec<String> = near
-        .iter()
-        .take(NAMED)
-        .map(|session| match session.directory == directory {
-            true => session.id.clone(),
-            false => format!("{} (in {})", session.id, session.directory),
-        })
-        .collect();
-    let more = near.len().saturating_sub(NAMED);
-    Err(ResumeError {
-        message: format!("there is no session `{id}`"),
-        hint: match (named.is_empty(), more) {
-            (true, _) => "no session was logged yet".into(),
-            (false, 0) => format!("the known ones are {}", named.join(", ")),
-            (false, more) => format!("the nearest are {}, and there are {more} more", named.join(", ")),
-        },
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::chat::{Message, Role};
+    use std::time::SystemTime;
 
     fn log(state: &Path, id: &str, directory: &str, said: bool) {
         let (mut log, _) = Transcript::open(state, id).unwrap();
@@ -231,10 +99,11 @@ mod tests {
             model: "m".into(),
             sandbox: "full".into(),
             mode: ApprovalMode::Plan,
+            run: None,
         };
         log.append(&started).unwrap();
         if said {
-            log.append(&Record::Message { message: Message::new(Role::User, id) }).unwrap();
+            log.append(&Record::Message { message: Message::new(Role::User, id), asked: None }).unwrap();
         }
         // The order of writing is that of the files' times, whatever their grain.
         let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(id.bytes().map(u64::from).sum());
@@ -281,7 +150,7 @@ mod tests {
             "20260103-ab"
         );
         let error = problem(state, Which::Id("2026".into()), "/a");
-        assert_eq!(error.message, "there is no session `2026`");
+        assert_eq!(error.message, "the ids of 2 sessions begin with `2026`");
         assert_eq!(error.hint, "the known ones are 20260103-ab, 20260102-aa");
         let error = problem(state, Which::Id("20250102".into()), "/a");
         assert!(error.hint.starts_with("the known ones are 20250101-cc (in /b), 2026"), "{}", error.hint);

@@ -2,6 +2,7 @@
 //! `write`. A kill at any moment loses at most the record being written: the torn tail is cut before the next
 //! append, and a damaged line in the middle is skipped and reported. Knows where a log lies, not what it is for.
 
+use super::asked::{Asked, RunSettings};
 use super::protocol::{ApprovalMode, TurnOutcome, Usage};
 use crate::chat::Message;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub enum Record {
         model: String,
         sandbox: String,
         mode: ApprovalMode,
+        /// How the model was run; logs of earlier versions do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<Box<RunSettings>>,
     },
     /// What stands before this line was copied from that session.
     Forked {
@@ -36,6 +40,9 @@ pub enum Record {
     /// Exactly what entered the history, in order.
     Message {
         message: Message,
+        /// What the answer was asked for with, where a model of this program wrote it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<Box<Asked>>,
     },
     Mode {
         mode: ApprovalMode,
@@ -96,7 +103,7 @@ impl Transcript {
         }
         let directory = directory(state);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        let path = directory.join(format!("{id}.jsonl"));
+        let path = path(state, id);
         let mut file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -145,6 +152,33 @@ impl Transcript {
 /// Where the logs lie.
 pub fn directory(state: &Path) -> PathBuf {
     state.join("sessions")
+}
+
+/// The log of the session `id`.
+pub fn path(state: &Path, id: &str) -> PathBuf {
+    directory(state).join(format!("{id}.jsonl"))
+}
+
+/// Whether a process has this log open to write.
+pub fn is_open(path: &Path) -> bool {
+    use rustix::fs::{FlockOperation, flock};
+    // The lock that says so goes with the file.
+    existing(path).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+}
+
+/// Removes a log that nobody has open; who has gets to keep it (`ErrorKind::WouldBlock`).
+pub fn remove(state: &Path, id: &str) -> io::Result<()> {
+    if !is_id(id) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{id}` is not a session id")));
+    }
+    let path = path(state, id);
+    let file = existing(&path)?;
+    lock(&file)?;
+    std::fs::remove_file(&path)
+}
+
+fn existing(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path)
 }
 
 /// Whether `id` can name a log: it cannot leave the directory.
@@ -226,8 +260,12 @@ mod tests {
                 model: "m".into(),
                 sandbox: "full".into(),
                 mode: ApprovalMode::Plan,
+                run: None,
             },
-            Record::Message { message: Message::new(Role::User, "line\nbreak, \"quotes\" and ümläut") },
+            Record::Message {
+                message: Message::new(Role::User, "line\nbreak, \"quotes\" and ümläut"),
+                asked: None,
+            },
             Record::Mode { mode: ApprovalMode::Yolo },
             Record::Cut { messages: 1 },
         ]
@@ -300,6 +338,31 @@ mod tests {
         assert_eq!(second, Some(io::ErrorKind::WouldBlock));
         drop(first);
         Transcript::open(directory.path(), "x").unwrap();
+    }
+
+    #[test]
+    fn a_log_that_is_open_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, _) = Transcript::open(directory.path(), "x").unwrap();
+        let log = first.path().to_path_buf();
+        assert!(is_open(&log));
+        assert_eq!(remove(directory.path(), "x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        assert!(log.exists() && !is_open(&log));
+        remove(directory.path(), "x").unwrap();
+        assert!(!log.exists() && remove(directory.path(), "../x").is_err());
+    }
+
+    /// What an earlier version wrote is read, and what a later one adds to a record is passed over.
+    #[test]
+    fn records_may_lack_or_have_more_than_this_version_knows() {
+        let body = r#"{"type":"message","message":{"role":"user","content":"Hi"}}"#;
+        let expected = Record::Message { message: Message::new(Role::User, "Hi"), asked: None };
+        for body in [body.to_string(), body.replace("\"type\"", "\"later\":[1],\"type\"")] {
+            let line =
+                format!("{{\"bytes\":{},\"sha256\":\"{}\",\"record\":{body}}}", body.len(), checksum(&body));
+            assert_eq!(decode(line.as_bytes()), Some(expected.clone()), "{body}");
+        }
     }
 
     #[test]

@@ -116,29 +116,39 @@ pub fn local_with(
     note: &mut dyn FnMut(&str),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn Model>, Failure> {
-    let loaded: Result<Box<dyn Model>, ModelError> = match endpoint(config) {
-        Some(options) => {
-            let opened = EndpointModel::open(&options, cancel, note);
-            if let Ok(model) = &opened {
-                let info = model.info();
-                note(&format!("{}, {} tokens of context", info.name, info.context));
-            }
-            opened.map(|model| Box::new(model) as _)
+    if let Some(options) = endpoint(config) {
+        let opened = EndpointModel::open(&options, cancel, note);
+        if let Ok(model) = &opened {
+            let info = model.info();
+            note(&format!("{}, {} tokens of context", info.name, info.context));
         }
-        None => {
-            let located = hub::locate(None, config)?;
-            let options = options(config, &located);
-            announce(&located.path, &options, note)?;
-            LocalModel::load(&located.path, &options, cancel, progress).map(|model| Box::new(model) as _)
-        }
-    };
+        return Ok(Box::new(unless_interrupted(opened, cancel)?));
+    }
+    let located = hub::locate(None, config)?;
+    let model = open(&located.path, &options(config, &located), cancel, note, progress)?;
+    Ok(Box::new(model))
+}
+
+/// The model in a file, loaded with these options.
+pub(super) fn open(
+    path: &std::path::Path,
+    options: &LocalOptions,
+    cancel: &AtomicBool,
+    note: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<LocalModel, Failure> {
+    announce(path, options, note)?;
+    unless_interrupted(LocalModel::load(path, options, cancel, progress), cancel)
+}
+
+fn unless_interrupted<T>(loaded: Result<T, ModelError>, cancel: &AtomicBool) -> Result<T, Failure> {
     if cancel.load(Ordering::Relaxed) {
         return Err(Failure::new(exit::INTERRUPTED, "interrupted"));
     }
     loaded.map_err(failure)
 }
 
-fn options(config: &Config, located: &Located) -> LocalOptions {
+pub(super) fn options(config: &Config, located: &Located) -> LocalOptions {
     let sampling = located.entry.map_or(SAMPLING, |entry| {
         let s = entry.sampling;
         SamplingParams {

@@ -364,7 +364,15 @@ fn own_models(config: &Config) -> Vec<Choice> {
 
 fn sessions(state: &Path, root: &Path) -> Vec<Choice> {
     let row = |session: agent::Listed| Choice {
-        label: session.first.lines().next().unwrap_or_default().chars().take(50).collect(),
+        label: session
+            .first
+            .unwrap_or_default()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(50)
+            .collect(),
         detail: format!("{} requests · {}", session.requests, session.id),
         value: session.id,
         preferred: false,

@@ -7,6 +7,7 @@
 //! `value` holds metadata; its arrays are read from the map when asked for.
 #![allow(unsafe_code)]
 
+mod checksum;
 mod header;
 mod value;
 

@@ -7,9 +7,10 @@
 //! the best on, as far as they are needed, and never all 150,000 of them. What the recent tokens are, and which
 //! tokens are allowed, is the caller's to say.
 use super::TokenId;
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SamplingParams {
     pub seed: u64,
     /// 0 is greedy.

@@ -8,12 +8,13 @@ mod aside;
 mod decode;
 mod drafts;
 
-pub use decode::{DecodeStats, Decoding};
+pub use decode::{DecodeStats, Decoding, Difference, Replayed};
 
 use super::grammar::{Grammar, Vocabulary};
 use super::revise::{Means, SLACK, Search};
 use super::{
-    Generated, Model, ModelError, ModelEvent, ModelInfo, Request, Revised, Revision, StopReason, Usage,
+    Generated, Model, ModelError, ModelEvent, ModelInfo, ModelSetup, Request, Revised, Revision, StopReason,
+    Usage,
 };
 use crate::chat::{ChatFormat, Message, ParseEvent, Role, Segment, ToolSpec, Written};
 use crate::engine::backend::{Backend, BackendKind};
@@ -64,6 +65,7 @@ pub struct LocalModel {
     sampling: SamplingParams,
     allowed: TokenMask,
     sequence: Sequence,
+    kv: KvType,
     /// The messages and tools whose tokens `sequence` holds, and how many they are: a revision may stand behind them.
     history: Vec<Message>,
     held: usize,
@@ -82,6 +84,16 @@ pub struct LocalModel {
     /// What batches and drafts came to so far, and the last answer.
     record: drafts::Record,
     stats: DecodeStats,
+}
+
+/// A request that was prefilled.
+struct Begun {
+    /// What is given of an answer that must make a call, and how many tokens that is.
+    opening: String,
+    opened: usize,
+    usage: Usage,
+    /// Of the last token; `None` where it was cancelled.
+    logits: Option<Vec<f32>>,
 }
 
 /// Where a history stands in what the model holds.
@@ -169,6 +181,7 @@ impl LocalModel {
             sampling: options.sampling.clone(),
             allowed,
             sequence,
+            kv: options.kv,
             history: Vec::new(),
             held: 0,
             search: None,
@@ -314,6 +327,54 @@ impl LocalModel {
         Ok((done, Some(logits)))
     }
 
+    /// Brings the sequence to where the answer to `request` begins.
+    fn begin(
+        &mut self,
+        request: &Request<'_>,
+        on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<Begun, ModelError> {
+        let plan = self.plan(request.messages, request.tools, true);
+        let required = request.must_call.filter(|_| !self.info.format.opens_think());
+        let opening = required
+            .map_or_else(Vec::new, |call| self.info.format.call_opening(&call.tool, &call.given, &call.next));
+        let opened = self.encode(&opening);
+        let prompt = plan.len() + opened.len();
+        if prompt + 1 > self.sequence.capacity() {
+            return Err(ModelError::ContextFull { needed: prompt + 1, limit: self.sequence.capacity() });
+        }
+        let (kept, mut new, repeated) = self.hold(plan);
+        new.extend(&opened);
+        self.search = None;
+        let notes = self.notes.drain(..).chain(self.engine.complaints());
+        notes.for_each(|note| on_event(ModelEvent::Note(note)));
+        // Until the answer is whole the sequence belongs to no history that can be continued.
+        self.history.clear();
+        self.held = kept;
+        let (done, logits) = self.prefill(&new, request.cancel, on_event)?;
+        let repeated = if logits.is_some() { repeated } else { 0 };
+        Ok(Begun {
+            opening: crate::chat::format::text(&opening),
+            opened: opened.len(),
+            usage: Usage { prompt, cached: kept, prefilled: done, completion: 0, repeated },
+            logits,
+        })
+    }
+
+    /// Closes the turn of `message`, which stands at the sequence's end and answers `request`: what is held can be
+    /// continued. True where there was room for it.
+    fn close(&mut self, request: &Request<'_>, message: Message) -> bool {
+        let close = self.encode(&self.info.format.close_turn());
+        let never = AtomicBool::new(false);
+        let closed = self.engine.append(&mut self.sequence, &close, Want::Nothing, &never, &mut |_| {});
+        if closed.is_ok() {
+            self.history = request.messages.to_vec();
+            self.history.push(message);
+            self.held = self.sequence.tokens().len();
+            self.tools = request.tools.to_vec();
+        }
+        closed.is_ok()
+    }
+
     /// Brings the sequence to `revision`'s text, scored, and starts the search; false if it was cancelled or the text
     /// is none to search in.
     fn start_search(
@@ -399,6 +460,25 @@ impl Model for LocalModel {
         &self.info
     }
 
+    fn setup(&self) -> Option<ModelSetup> {
+        let (gguf, setup) = (self.engine.gguf(), self.engine.setup());
+        let path = gguf.path();
+        Some(ModelSetup {
+            file: path.canonicalize().as_deref().unwrap_or(path).display().to_string(),
+            bytes: gguf.file_bytes(),
+            checksum: gguf.checksum(),
+            vocabulary: self.vocabulary.clone(),
+            backend: setup.backend.name().into(),
+            kernels: setup.kernels.map(|set| set.name().into()),
+            threads: setup.threads,
+            kv: setup.backend.kv(self.kv).name().into(),
+            format: self.info.format.name().into(),
+            context: self.info.context,
+            masks: self.decoding.masks,
+            sampling: self.sampling.clone(),
+        })
+    }
+
     fn count_tokens(&self, text: &str) -> usize {
         self.tokenizer.encode(text, false).len()
     }
@@ -415,26 +495,8 @@ impl Model for LocalModel {
         if request.aside {
             return self.answer_aside(&request, on_event);
         }
-        let plan = self.plan(request.messages, request.tools, true);
-        let required = request.must_call.filter(|_| !self.info.format.opens_think());
-        let opening = required
-            .map_or_else(Vec::new, |call| self.info.format.call_opening(&call.tool, &call.given, &call.next));
-        let opened = self.encode(&opening);
-        let prompt = plan.len() + opened.len();
-        if prompt + 1 > self.sequence.capacity() {
-            return Err(ModelError::ContextFull { needed: prompt + 1, limit: self.sequence.capacity() });
-        }
-        let (kept, mut new, repeated) = self.hold(plan);
-        new.extend(&opened);
-        self.search = None;
-        let notes = self.notes.drain(..).chain(self.engine.complaints());
-        notes.for_each(|note| on_event(ModelEvent::Note(note)));
-        // Until the answer is whole the sequence belongs to no history that can be continued.
-        self.history.clear();
-        self.held = kept;
-        let (done, logits) = self.prefill(&new, request.cancel, on_event)?;
+        let Begun { opening, opened, mut usage, logits } = self.begin(&request, on_event)?;
         let Some(logits) = logits else {
-            let usage = Usage { prompt, cached: kept, prefilled: done, ..Usage::default() };
             return Ok(Generated {
                 message: Message::new(Role::Assistant, ""),
                 stop: StopReason::Cancelled,
@@ -443,28 +505,20 @@ impl Model for LocalModel {
                 problems: Vec::new(),
             });
         };
-        let opening = crate::chat::format::text(&opening);
-        let (parser, stop, completion) = self.decode(&request, &opening, logits, on_event)?;
+        let (parser, stop, completion) = self.decode(&request, &opening, logits, on_event, None)?;
         let (events, parsed) = parser.finish();
         events.into_iter().for_each(|event| emit(event, on_event));
-        let usage = Usage { prompt, cached: kept, prefilled: new.len(), completion, repeated };
+        usage.completion = completion;
         on_event(ModelEvent::Usage(usage));
         let message = Message {
             role: Role::Assistant,
             content: parsed.content,
             reasoning: parsed.reasoning,
             tool_calls: parsed.calls,
-            written: Some(self.written(prompt - opened.len())),
+            written: Some(self.written(usage.prompt - opened)),
         };
         // The turn is always closed, also after Esc or a length cut, so that the next message can follow.
-        let close = self.encode(&self.info.format.close_turn());
-        let never = AtomicBool::new(false);
-        let closed = self.engine.append(&mut self.sequence, &close, Want::Nothing, &never, &mut |_| {});
-        if closed.is_ok() {
-            self.history = request.messages.to_vec();
-            self.history.push(message.clone());
-            self.held = self.sequence.tokens().len();
-            self.tools = request.tools.to_vec();
+        if self.close(&request, message.clone()) {
             self.engine.remember(&self.sequence);
         }
         Ok(Generated { message, stop, usage, truncated: parsed.truncated, problems: parsed.problems })

@@ -7,9 +7,12 @@ pub mod grammar;
 pub mod local;
 mod revise;
 pub mod scripted;
+mod setup;
 mod tail;
 
 use crate::chat::{ChatFormat, Message, ToolCall, ToolSpec};
+use serde::{Deserialize, Serialize};
+pub use setup::{ModelSetup, difference};
 use std::sync::atomic::AtomicBool;
 
 /// What a model can do and how much it can hold.
@@ -50,7 +53,7 @@ pub struct Request<'a> {
 }
 
 /// The beginning of a call that an answer must make: given to the model as its first words.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequiredCall {
     pub tool: String,
     /// Parameters whose values are settled, in order.
@@ -99,7 +102,8 @@ pub enum ModelEvent {
     Note(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// The model ended its turn (or asked for tools).
     End,
@@ -154,6 +158,10 @@ pub enum ModelError {
 
 pub trait Model: Send {
     fn info(&self) -> &ModelInfo;
+    /// How it is run, where that decides what it says: a model of this program.
+    fn setup(&self) -> Option<ModelSetup> {
+        None
+    }
     /// Number of tokens of `text` as message content: exact where the model runs here, else an estimate.
     fn count_tokens(&self, text: &str) -> usize;
     /// Tokens held by the history `messages` with `tools`, as they would be sent.

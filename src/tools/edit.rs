@@ -1,5 +1,6 @@
 //! Replaces text in a file; the matching rules are `workspace::edit`'s.
 
+use super::syntax_note::syntax_note;
 use super::{Access, Arguments, Tool, ToolContext, ToolError, ToolOutput, arguments};
 use crate::chat::ToolSpec;
 use crate::workspace::{Edit, Plan, Workspace};
@@ -61,6 +62,7 @@ impl Tool for EditFile {
             format!(" (old_string was found with {what}; copy it exactly next time)")
         });
         let summary = text.clone();
+        let note = note + &syntax_note(&plan);
         Ok(ToolOutput { text: text + &note, summary, diff: plan.diff, ok: true })
     }
 }

@@ -13,8 +13,11 @@ mod grep_search;
 mod list_directory;
 mod read_file;
 mod run_shell_command;
+mod syntax_note;
 mod todo_write;
 mod write_file;
+
+pub use syntax_note::syntax_error;
 
 use crate::chat::ToolSpec;
 use crate::workspace::shell::Shell;

@@ -1,5 +1,6 @@
 //! Creates a file or replaces its whole text.
 
+use super::syntax_note::syntax_note;
 use super::{Access, Arguments, Tool, ToolContext, ToolError, ToolOutput, arguments};
 use crate::chat::ToolSpec;
 use crate::workspace::{Plan, Workspace};
@@ -51,6 +52,7 @@ impl Tool for WriteFile {
             (false, true) => format!("{} already has this text; nothing was changed", plan.path),
             (false, false) => format!("replaced the text of {} ({lines} lines)", plan.path),
         };
-        Ok(ToolOutput { summary: text.clone(), text, diff: plan.diff, ok: true })
+        let summary = text.clone();
+        Ok(ToolOutput { text: text + &syntax_note(&plan), summary, diff: plan.diff, ok: true })
     }
 }

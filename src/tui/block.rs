@@ -1,5 +1,6 @@
 //! One block of the transcript: what it is, and how it looks. Folded or open, and how wide, is the same for all.
 
+use super::highlight::{self, Colours};
 use super::markdown;
 use super::text::{Break, line, shortened, span, wrap, wrap_text};
 use super::theme::Theme;
@@ -79,16 +80,18 @@ pub struct Block {
     pub kind: Kind,
     gap: bool,
     kept: Option<(Look, Vec<Line<'static>>)>,
+    colours: Colours,
 }
 
 impl Block {
     pub fn new(kind: Kind, gap: bool) -> Self {
-        Self { kind, gap, kept: None }
+        Self { kind, gap, kept: None, colours: Colours::default() }
     }
 
     /// The kind, to change it: it is laid out anew.
     pub fn change(&mut self) -> &mut Kind {
         self.kept = None;
+        self.colours.changed();
         &mut self.kind
     }
 
@@ -98,15 +101,17 @@ impl Block {
 
     pub fn forget(&mut self) {
         self.kept = None;
+        self.colours = Colours::default();
     }
 
     pub fn lines(&mut self, look: &Look) -> &[Line<'static>] {
         if self.kept.as_ref().is_some_and(|(old, _)| old != look) {
             self.kept = None;
         }
-        let (kind, gap) = (&self.kind, self.gap);
+        let (kind, gap, colours) = (&self.kind, self.gap, &mut self.colours);
         let (_, lines) = self.kept.get_or_insert_with(|| {
-            let mut lines = layout(kind, look);
+            let mut lines = layout(kind, look, colours);
+            colours.sweep();
             if gap && !lines.is_empty() {
                 lines.insert(0, Line::default());
             }
@@ -116,7 +121,7 @@ impl Block {
     }
 }
 
-fn layout(kind: &Kind, look: &Look) -> Vec<Line<'static>> {
+fn layout(kind: &Kind, look: &Look, colours: &mut Colours) -> Vec<Line<'static>> {
     let theme = &look.theme;
     match kind {
         Kind::Welcome(lines) => welcome(lines, look),
@@ -131,7 +136,7 @@ fn layout(kind: &Kind, look: &Look) -> Vec<Line<'static>> {
             }
             lines
         }
-        Kind::Answer(text) => markdown::layout(text, look.columns, theme),
+        Kind::Answer(text) => markdown::layout(text, look.columns, theme, colours),
         Kind::Thinking(text) if look.expanded => {
             let mut lines = vec![line("· thinking", theme.dim)];
             lines.extend(wrap_text(text.trim_end(), look.columns, Break::Words, theme.dim, "  "));
@@ -154,7 +159,7 @@ fn layout(kind: &Kind, look: &Look) -> Vec<Line<'static>> {
             let room = look.columns.saturating_sub(4);
             last.iter().rev().map(|text| line(&format!("    {}", shortened(text, room)), theme.dim)).collect()
         }
-        Kind::Diff(diff) => diff_lines(diff, look),
+        Kind::Diff(diff) => diff_lines(diff, look, colours),
         Kind::Note(text) => wrap_text(text, look.columns, Break::Words, theme.dim, ""),
         Kind::Error { message, hint } => {
             let (first, rest) = ([span("! ", theme.bad)], [span("  ", theme.bad)]);
@@ -216,25 +221,29 @@ pub fn count_diff(diff: &str) -> (usize, usize) {
     })
 }
 
-fn diff_lines(diff: &str, look: &Look) -> Vec<Line<'static>> {
+fn diff_lines(diff: &str, look: &Look, colours: &mut Colours) -> Vec<Line<'static>> {
     let theme = &look.theme;
-    let header = |line: &&str| {
+    let header = |line: &str| {
         ["diff --git", "--- ", "+++ ", "new file", "deleted file", "index "]
             .iter()
             .any(|word| line.starts_with(word))
     };
-    let body: Vec<&str> = diff.lines().filter(|line| !header(line)).collect();
+    let mut language = None;
+    let mut body = Vec::new();
+    for line in diff.lines() {
+        if header(line) {
+            let begins = line.starts_with("diff --git");
+            language = highlight::diff_language(line).or(language.filter(|_| !begins));
+        } else {
+            body.push((line, language));
+        }
+    }
+    // What is folded away gets no colours either.
     let shown = if look.expanded || body.len() <= DIFF + 2 { body.len() } else { DIFF };
     let margin = [span("    ", theme.text)];
     let mut lines = Vec::new();
-    for text in &body[..shown] {
-        let style = match text.as_bytes().first() {
-            Some(b'+') => theme.added,
-            Some(b'-') => theme.removed,
-            Some(b'@') => theme.accent,
-            _ => theme.dim,
-        };
-        lines.extend(wrap(&[span(text, style)], look.columns, Break::Anywhere, &margin, &margin));
+    for spans in highlight::diff(&body[..shown], theme, colours) {
+        lines.extend(wrap(&spans, look.columns, Break::Anywhere, &margin, &margin));
     }
     if shown < body.len() {
         let more = format!("    … {} more (Ctrl+O)", counted(body.len() - shown, "line"));

@@ -1,7 +1,7 @@
 //! Markdown as lines of a screen. A block at a time: the transcript cuts a long answer where Markdown allows it, keeps
 //! what was laid out, and only the last block, which still grows, is laid out anew.
 
-use super::highlight;
+use super::highlight::{self, Colours};
 use super::text::{Break, clean, span, width, wrap};
 use super::theme::Theme;
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
@@ -61,7 +61,8 @@ pub fn cut(text: &str) -> Option<Cut> {
     best
 }
 
-pub fn layout(text: &str, columns: usize, theme: &Theme) -> Vec<Line<'static>> {
+/// `colours` are those of this text's code, so that they are found once for all widths.
+pub fn layout(text: &str, columns: usize, theme: &Theme, colours: &mut Colours) -> Vec<Line<'static>> {
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
     let mut page = Page {
         theme,
@@ -76,6 +77,7 @@ pub fn layout(text: &str, columns: usize, theme: &Theme) -> Vec<Line<'static>> {
         link: None,
         table: None,
         quiet: true,
+        colours,
     };
     Parser::new_ext(text, options).for_each(|event| page.event(event));
     page.flush();
@@ -99,6 +101,7 @@ struct Page<'t> {
     table: Option<Table>,
     /// Nothing stands above that a blank line would have to keep apart.
     quiet: bool,
+    colours: &'t mut Colours,
 }
 
 #[derive(Default)]
@@ -304,7 +307,7 @@ impl Page<'_> {
             self.lines.push(Line::from(bullet));
         }
         margin.push(Span::raw("  "));
-        for spans in highlight::code(&language, code.trim_end_matches('\n'), self.theme) {
+        for spans in highlight::code(&language, code.trim_end_matches('\n'), self.theme, self.colours) {
             self.lines.extend(wrap(&spans, self.columns, Break::Anywhere, &margin, &margin));
         }
         self.quiet = false;
@@ -368,7 +371,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str, columns: usize) -> String {
-        let lines = layout(text, columns, &Theme::new(ThemeName::Plain));
+        let lines = layout(text, columns, &Theme::new(ThemeName::Plain), &mut Colours::default());
         lines.iter().map(|line| line.to_string().trim_end().to_string()).collect::<Vec<_>>().join("\n")
     }
 

@@ -5,6 +5,7 @@
 use crate::chat::escape::{escape_for_terminal, is_unsafe_for_terminal};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+use std::ops::Range;
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
@@ -12,13 +13,24 @@ const TAB: usize = 4;
 
 /// One line of text as it may be shown: a line break in it is shown, not made.
 pub fn clean(text: &str) -> String {
+    clean_and_follow(text, &mut [])
+}
+
+/// As [`clean`]; `cuts` are places in `text`, ascending, and become those places in the result. One that has no place
+/// there, because it is within what is one sign on the screen, moves behind that.
+fn clean_and_follow(text: &str, cuts: &mut [usize]) -> String {
     if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return text.to_string();
     }
     let escaped = escape_for_terminal(text);
+    follow_escapes(text, cuts);
+    let mut cuts = cuts.iter_mut().peekable();
     let mut out = String::with_capacity(escaped.len());
     let mut column = 0;
-    for part in escaped.graphemes(true) {
+    for (at, part) in escaped.grapheme_indices(true) {
+        while let Some(cut) = cuts.next_if(|cut| **cut <= at) {
+            *cut = out.len();
+        }
         match part {
             "\t" => {
                 let spaces = TAB - column % TAB;
@@ -35,11 +47,56 @@ pub fn clean(text: &str) -> String {
             }
         }
     }
+    cuts.for_each(|cut| *cut = out.len());
     out
+}
+
+/// Places in a text as places in the same text escaped.
+fn follow_escapes(text: &str, cuts: &mut [usize]) {
+    let mut cuts = cuts.iter_mut().peekable();
+    let mut longer = 0;
+    for (at, c) in text.char_indices() {
+        if cuts.peek().is_none() {
+            return;
+        }
+        while let Some(cut) = cuts.next_if(|cut| **cut <= at) {
+            *cut += longer;
+        }
+        if is_unsafe_for_terminal(c) {
+            let own = c.encode_utf8(&mut [0; 4]).len();
+            longer += escape_for_terminal(&text[at..at + own]).len() - own;
+        }
+    }
+    cuts.for_each(|cut| *cut += longer);
 }
 
 pub fn span(text: &str, style: Style) -> Span<'static> {
     Span::styled(clean(text), style)
+}
+
+/// One line in several styles. `parts` (bytes of `text`, ascending, none overlapping) have their own, the rest has that
+/// of `ground`. It is cleaned as a whole and cut afterwards, so that it reads as one span of it would.
+pub fn spans(text: &str, parts: &[(Range<usize>, Style)], ground: Style) -> Vec<Span<'static>> {
+    let mut cuts: Vec<usize> = parts.iter().flat_map(|(range, _)| [range.start, range.end]).collect();
+    let shown = clean_and_follow(text, &mut cuts);
+    let mut spans = Vec::with_capacity(parts.len() + 1);
+    let mut at = 0;
+    let mut push = |range: Range<usize>, style| {
+        if let Some(part) = shown.get(range).filter(|part| !part.is_empty()) {
+            spans.push(Span::styled(part.to_string(), style));
+        }
+    };
+    for (cut, (_, style)) in cuts.chunks_exact(2).zip(parts) {
+        let (start, end) = (cut[0].clamp(at, shown.len()), cut[1].clamp(at, shown.len()));
+        push(at..start, ground);
+        push(start..end, *style);
+        at = end;
+    }
+    push(at..shown.len(), ground);
+    if spans.is_empty() {
+        spans.push(Span::styled(String::new(), ground));
+    }
+    spans
 }
 
 pub fn line(text: &str, style: Style) -> Line<'static> {
@@ -191,5 +248,35 @@ mod tests {
         }
         assert_eq!(clean("a\tb"), "a   b");
         assert_eq!(clean("日\tb"), "日  b");
+    }
+
+    #[test]
+    fn parts_in_colours_read_as_the_whole() {
+        let bold = Style::new().bold();
+        let shown = |text: &str, parts: &[(usize, usize)]| {
+            let parts: Vec<_> = parts.iter().map(|(start, end)| (*start..*end, bold)).collect();
+            let spans = spans(text, &parts, Style::new());
+            let mark = |span: &Span<'_>| {
+                if span.style == bold { format!("[{}]", span.content) } else { span.content.to_string() }
+            };
+            spans.iter().map(mark).collect::<String>()
+        };
+        assert_eq!(shown("let a", &[(0, 3)]), "[let] a");
+        assert_eq!(shown("\ta\tb", &[(1, 2), (3, 4)]), "    [a]   [b]");
+        assert_eq!(shown("\u{1b}[0m 日 x", &[(0, 4), (9, 10)]), "[\\u{1b}[0m] 日 [x]");
+        assert_eq!(shown("\u{1b}[0m", &[(1, 2)]), "\\u{1b}[[]0m");
+        assert_eq!(shown("e\u{301}x", &[(0, 1), (1, 4)]), "[e\u{301}][x]", "a sign is not cut");
+        assert_eq!(shown("", &[]), "");
+        assert_eq!(shown("ab", &[(0, 9)]), "[ab]");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_cut_changes_what_is_shown(text in "[a-c\t\r\n\u{1b}\u{202e}\u{301}\u{200d}日🦀\u{fe0f}]{0,20}", mut cuts in proptest::collection::vec(0usize..60, 0..8)) {
+            cuts.sort_unstable();
+            let parts: Vec<_> = cuts.chunks_exact(2).map(|cut| (cut[0]..cut[1], Style::new().bold())).collect();
+            let shown: String = spans(&text, &parts, Style::new()).iter().map(|span| span.content.to_string()).collect();
+            proptest::prop_assert_eq!(shown, clean(&text));
+        }
     }
 }

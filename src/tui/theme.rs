@@ -1,6 +1,8 @@
 //! Colours: dark, light, or none (then weight and reverse say it all). Named colours are the terminal's own, so that a
-//! user's palette holds; only the grounds of diffs are fixed.
+//! user's palette holds; only the grounds of diffs are fixed. Code stands on those too, so it takes the bright names on
+//! a dark screen, and fixed, deep colours on a light one.
 
+use crate::syntax::Class;
 use ratatui::style::{Color, Modifier, Style};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,18 @@ pub struct Theme {
 }
 
 impl Theme {
+    /// Of a part of code.
+    pub fn class(&self, class: Class) -> Style {
+        match class {
+            Class::Keyword => self.keyword,
+            Class::String => self.string,
+            Class::Comment => self.comment,
+            Class::Number => self.number,
+            Class::Function => self.function,
+            Class::Type => self.kind,
+        }
+    }
+
     pub fn new(name: ThemeName) -> Self {
         let plain = Style::new();
         let bold = plain.add_modifier(Modifier::BOLD);
@@ -92,11 +106,11 @@ impl Theme {
             warn: fg(Color::Yellow),
             code: fg(Color::Cyan),
             heading: bold.fg(Color::Magenta),
-            keyword: fg(Color::Magenta),
-            string: fg(Color::Green),
-            number: fg(Color::Yellow),
-            function: fg(Color::Blue),
-            kind: fg(Color::Cyan),
+            keyword: fg(Color::LightMagenta),
+            string: fg(Color::LightGreen),
+            number: fg(Color::LightYellow),
+            function: fg(Color::LightBlue),
+            kind: fg(Color::LightCyan),
             ..none
         };
         let grounds = |added, added_part, removed, removed_part| Self {
@@ -115,7 +129,11 @@ impl Theme {
                 accent: fg(Color::Blue),
                 user: bold.fg(Color::Blue),
                 warn: fg(Color::Indexed(130)),
-                number: fg(Color::Indexed(130)),
+                keyword: fg(Color::Indexed(90)),
+                string: fg(Color::Indexed(22)),
+                number: fg(Color::Indexed(94)),
+                function: fg(Color::Indexed(25)),
+                kind: fg(Color::Indexed(24)),
                 ..grounds(194, 157, 224, 217)
             },
         }

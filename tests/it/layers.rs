@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 const TABLE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("chat", &[]),
+    ("syntax", &[]),
     ("workspace", &[]),
     ("config", &[]),
     ("hub", &["config", "engine"]),
     ("model", &["engine", "chat"]),
-    ("tools", &["chat", "workspace"]),
+    ("tools", &["chat", "syntax", "workspace"]),
     ("agent", &["model", "tools", "chat", "workspace"]),
     ("headless", &["agent", "chat", "config"]),
-    ("tui", &["agent", "chat", "config"]),
+    ("tui", &["agent", "chat", "config", "syntax"]),
     ("cli", &["*"]),
     ("commands", &["*"]),
     ("main", &["*"]),
@@ -34,6 +35,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("candle_core", &["engine/candle"]),
     ("candle_transformers", &["engine/candle"]),
     ("ureq::", &["hub/", "model/endpoint/http"]),
+    ("tree_sitter", &["syntax/"]),
 ];
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {

@@ -99,7 +99,7 @@ fn old_outputs_go_first_and_the_work_goes_on() {
     // The log has what went.
     let logged = |text: &str| {
         project.records().iter().any(|record| {
-            matches!(record, Record::Message { message } if message.role == Role::Tool && message.content.contains(text))
+            matches!(record, Record::Message { message, .. } if message.role == Role::Tool && message.content.contains(text))
         })
     };
     assert!(logged("a 1\n") && logged("c 1\n"));

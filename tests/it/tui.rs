@@ -57,6 +57,16 @@ impl Terminal {
         rows: u16,
         arguments: &[&str],
     ) -> Self {
+        let command = Self::command(&files, &home, turns, arguments);
+        Self::spawn(files, home, command, columns, rows)
+    }
+
+    fn command(
+        files: &tempfile::TempDir,
+        home: &tempfile::TempDir,
+        turns: &[Value],
+        arguments: &[&str],
+    ) -> CommandBuilder {
         let script = home.path().join("script.json");
         std::fs::write(&script, Value::from(turns.to_vec()).to_string()).unwrap();
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_qwright"));
@@ -71,7 +81,7 @@ impl Terminal {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", home.path());
         command.env("TERM", "xterm-256color");
-        Self::spawn(files, home, command, columns, rows)
+        command
     }
 
     fn spawn(
@@ -150,6 +160,20 @@ impl Terminal {
             screen = fancy_regex::Regex::new(pattern).unwrap().replace_all(&screen, with).into_owned();
         }
         screen
+    }
+
+    /// Colour and ground of the first sign of `text` where it first stands on the screen.
+    #[track_caller]
+    fn colours(&self, text: &str) -> (vt100::Color, vt100::Color) {
+        let seen = self.seen.lock().unwrap();
+        let screen = seen.0.screen();
+        let place = screen.rows(0, u16::MAX).enumerate().find_map(|(row, line)| {
+            let at = line.find(text)?;
+            Some((row as u16, line[..at].chars().count() as u16))
+        });
+        let (row, column) = place.unwrap_or_else(|| panic!("{text} is not on the screen"));
+        let cell = screen.cell(row, column).unwrap();
+        (cell.fgcolor(), cell.bgcolor())
     }
 
     fn file(&self, name: &str) -> String {
@@ -242,6 +266,62 @@ fn one_hunk_lands_and_the_other_does_not_and_undo_takes_it_back() {
         let log: String = logs.map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap()).collect();
         assert!(log.contains("The user's reason: keep that line"), "the model was told");
     }
+}
+
+#[test]
+fn code_and_diffs_are_in_the_colours_of_the_theme() {
+    use vt100::Color::{Default, Idx};
+    let (old, new) = ("\"one\";", "\"two\";");
+    let turns = [
+        json!(call("edit", &[("file_path", "a.rs"), ("old_string", old), ("new_string", new)])),
+        json!("So:\n\n```rust\nstatic S: u8 = 1;\n```\n"),
+    ];
+    let source = "fn f() {\n    let a = \"one\";\n    g(a);\n}\n";
+    let open = |no_color: bool| {
+        let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(files.path().join("a.rs"), source).unwrap();
+        let mut command = Terminal::command(&files, &home, &turns, &[]);
+        if no_color {
+            command.env("NO_COLOR", "1");
+        }
+        let mut t = Terminal::spawn(files, home, command, 100, 40);
+        t.shows("scripted");
+        t.keys("go\r");
+        t.shows("hunk 1 of 1");
+        std::thread::sleep(Duration::from_millis(500));
+        t
+    };
+    let answered = |t: &mut Terminal| {
+        t.keys("y");
+        t.shows("static S");
+        t.shows("tokens written");
+    };
+    let (keyword, string, function) = (Idx(13), Idx(10), Idx(12));
+    let mut t = open(false);
+    assert_eq!(t.colours("fn f()"), (keyword, Default), "context of the review");
+    assert_eq!(t.colours("let a = \"one"), (keyword, Idx(52)), "a line that goes");
+    assert_eq!(t.colours("let a = \"two"), (keyword, Idx(22)), "a line that comes");
+    assert_eq!(t.colours("one"), (string, Idx(88)), "what changed within the line");
+    assert_eq!(t.colours("two"), (string, Idx(28)));
+    answered(&mut t);
+    assert_eq!(t.colours("g(a);"), (function, Default), "context of the call's diff");
+    assert_eq!(t.colours("let a = \"two"), (keyword, Idx(22)));
+    assert_eq!(t.colours("static S"), (keyword, Default), "code of the answer");
+    let dark = t.screen();
+    t.keys("/theme light\r");
+    t.until(|_| t.colours("static S").0 == Idx(90));
+    assert_eq!(t.colours("let a = \"two"), (Idx(90), Idx(194)));
+    let lines = |screen: &str| screen.lines().take(20).map(str::to_string).collect::<Vec<_>>();
+    assert_eq!(lines(&t.screen()), lines(&dark));
+    t.leave();
+
+    let mut t = open(true);
+    assert_eq!(t.colours("let a = \"one"), (Default, Default));
+    answered(&mut t);
+    for text in ["fn f()", "let a = \"two", "static S"] {
+        assert_eq!(t.colours(text), (Default, Default), "{text}");
+    }
+    t.leave();
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! log.
 
 use super::Session;
+use crate::agent::asked::{Asked, RunSettings};
 use crate::agent::conversation::well_formed;
 use crate::agent::protocol::{Ending, Event, TurnOutcome};
 use crate::agent::resume::Resumed;
@@ -12,8 +13,13 @@ use crate::chat::Message;
 const STOPPED: &str = "The program was stopped.";
 
 impl Session {
+    /// An answer that a model of this program wrote is logged with what it was asked for with.
     pub(super) fn push(&mut self, message: Message) {
-        self.record(Record::Message { message });
+        let asked = self.asked.take_if(|_| message.written.is_some()).map(|asked| {
+            let seen = self.seen.take_in(asked.seen);
+            Box::new(Asked { seen, ..asked })
+        });
+        self.record(Record::Message { message, asked });
     }
 
     /// The one way in which the conversation changes.
@@ -43,6 +49,13 @@ impl Session {
             model: self.model.info().name.clone(),
             sandbox: self.shell.tier().to_string(),
             mode: self.talk.mode,
+            run: Some(Box::new(RunSettings {
+                version: env!("CARGO_PKG_VERSION").into(),
+                seed: self.options.seed,
+                temperature: self.options.temperature,
+                tools: self.specs.to_vec(),
+                model: self.model.setup(),
+            })),
         }
     }
 

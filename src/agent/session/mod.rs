@@ -14,6 +14,7 @@ mod run;
 mod settle;
 mod tools;
 
+use super::asked::{Asked, Seen};
 use super::conversation::Conversation;
 use super::opening::later_message;
 use super::protocol::{Access, ApprovalMode, Attachment, Ending, Event, Op, TurnOutcome, Usage};
@@ -115,6 +116,9 @@ pub struct Session {
     /// Tokens of the history when it was last shortened.
     compacted_to: usize,
     transcript: Option<Transcript>,
+    /// What the last answer was asked for with, until it is logged; and what the log holds of the workspace.
+    asked: Option<Asked>,
+    seen: Seen,
     events: Sender<Event>,
     ops: Receiver<Op>,
     /// Ops that came while a turn ran and are for later.
@@ -195,6 +199,8 @@ impl Session {
             compactions: 0,
             compacted_to: 0,
             transcript: None,
+            asked: None,
+            seen: Seen::default(),
             events,
             ops,
             pending: VecDeque::new(),

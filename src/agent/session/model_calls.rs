@@ -2,6 +2,7 @@
 //! what the front end is told meanwhile.
 
 use super::{EDIT, FILES, Session};
+use crate::agent::asked::{Asked, Witness};
 use crate::agent::live_values::WorkspaceValues;
 use crate::agent::opening::named_files;
 use crate::agent::prompts::note;
@@ -103,13 +104,14 @@ impl Session {
         };
         let most = answer_room(context).min(room).min(max_tokens.unwrap_or(usize::MAX));
         let values = WorkspaceValues(&self.workspace);
+        let witness = Witness::new(&values);
         let request = Request {
             messages: &self.talk.history,
             tools: &self.specs,
             sampling: self.sampling(most),
             must_call: required.as_ref(),
             words_only: must == Must::Answer,
-            values: Some(&values),
+            values: Some(&witness),
             aside: false,
             cancel: &self.cancel,
         };
@@ -117,6 +119,14 @@ impl Session {
         match self.model.generate(request, &mut |event| forward(events, event)) {
             Ok(generated) => {
                 let usage = generated.usage;
+                self.asked = Some(Asked {
+                    most,
+                    words_only: must == Must::Answer,
+                    stop: generated.stop,
+                    prompt: usage.prompt,
+                    seen: witness.seen(&generated),
+                    must_call: required,
+                });
                 self.emit(Event::ContextUsage {
                     used: usage.prompt + usage.completion,
                     limit: context,

@@ -7,7 +7,7 @@ use crate::agent::prompts::note;
 use crate::agent::protocol::Change;
 use crate::agent::turn::ToolReport;
 use crate::chat::ToolCall;
-use crate::tools::ToolError;
+use crate::tools::{ToolError, syntax_error};
 use crate::workspace::WorkspaceError;
 
 impl Session {
@@ -31,6 +31,7 @@ impl Session {
     pub(super) fn settle(&self, changes: &[Change], reason: Option<&str>) -> ToolReport {
         let mut diff = String::new();
         let mut paths = Vec::new();
+        let mut broken = String::new();
         let mut failed = None;
         for Change { path, before, after } in changes {
             let Some(after) = after else { continue };
@@ -38,6 +39,9 @@ impl Session {
             match planned.and_then(|plan| self.workspace.apply(&plan).map(|()| plan)) {
                 Ok(plan) => {
                     diff.push_str(&plan.diff);
+                    if let Some(error) = syntax_error(&plan) {
+                        broken.push_str(&format!("\nNote: {}: {error}", plan.path));
+                    }
                     paths.push(plan.path);
                 }
                 Err(error) => {
@@ -59,6 +63,7 @@ impl Session {
         let reason = reason.filter(|reason| !reason.trim().is_empty());
         let reason = reason.map_or(String::new(), |reason| note("settled_reason", &[("reason", reason)]));
         let mut text = note("settled_by_user", &[("reason", &reason), ("diff", &diff)]);
+        text.push_str(&broken);
         if let Some(error) = failed {
             text.push_str(&format!("\n{error}"));
         }

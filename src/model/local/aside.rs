@@ -67,7 +67,7 @@ impl LocalModel {
         let (done, logits) = self.prefill(asked, request.cancel, on_event)?;
         usage.prefilled += done;
         let Some(logits) = logits else { return Ok(unanswered(*usage)) };
-        let (parser, stop, completion) = self.decode(request, "", logits, on_event)?;
+        let (parser, stop, completion) = self.decode(request, "", logits, on_event, None)?;
         let (events, parsed) = parser.finish();
         events.into_iter().for_each(|event| emit(event, on_event));
         usage.completion = completion;

@@ -1,6 +1,12 @@
 //! Writes an answer: samples under the mask of the grammar, appends what is forced without sampling, tries drafts in one
 //! batch. At each place the token is what it would be alone (randomness is a function of seed and position, and logits do
-//! not depend on the batch), so drafts change how long it takes and nothing else.
+//! not depend on the batch), so drafts change how long it takes and nothing else. `replay` goes along an answer that was
+//! written before.
+
+mod replay;
+
+pub(super) use replay::Against;
+pub use replay::{Difference, Replayed};
 
 use super::drafts::{Kind, Matches};
 use super::{LocalModel, PENALTY_BEFORE, broken, emit};
@@ -146,13 +152,15 @@ impl Answer<'_, '_> {
 }
 
 impl LocalModel {
-    /// Generates until a stop token; returns what was read, why it stopped, and how many tokens it is.
+    /// Generates until a stop token; returns what was read, why it stopped, and how many tokens it is. With `against`
+    /// nothing is generated: the tokens there are what is compared.
     pub(super) fn decode(
         &mut self,
         request: &Request<'_>,
         opening: &str,
         logits: Vec<f32>,
         on_event: &mut dyn FnMut(ModelEvent),
+        against: Option<&mut Against<'_>>,
     ) -> Result<(ToolCallParser, StopReason, usize), ModelError> {
         let mut params = self.sampling.clone();
         params.seed = request.sampling.seed;
@@ -201,7 +209,10 @@ impl LocalModel {
             replaced: None,
             instead: None,
         };
-        let stopped = run.all(&mut answer, logits);
+        let stopped = match against {
+            None => run.all(&mut answer, logits),
+            Some(against) => run.compare(&mut answer, logits, against),
+        };
         answer.stats.time = begun.elapsed();
         let rest = answer.utf8.finish();
         answer.show(&rest);

@@ -2,6 +2,8 @@
 //! alone, so that a carriage return stays part of its line. Pure.
 
 use crate::agent::protocol::Change;
+use crate::syntax::Language;
+use crate::tui::highlight::Highlighted;
 use similar::{Algorithm, DiffOp, DiffTag, TextDiff, capture_diff_slices_deadline, group_diff_ops};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -70,6 +72,16 @@ impl FileReview {
             hunks.push(Hunk { ops: Vec::new(), verdict: None });
         }
         Self { change, hunks, added, removed }
+    }
+
+    /// Both sides in colours, where they are shown.
+    pub fn highlighted(&self) -> (Highlighted, Highlighted) {
+        let language = Language::of_path(&self.change.path);
+        let side = |text: &Option<String>, lines: fn(&Hunk) -> Range<usize>| {
+            let lines: Vec<_> = self.hunks.iter().map(lines).collect();
+            Highlighted::of_lines(language, text.as_deref().unwrap_or(""), &lines)
+        };
+        (side(&self.change.before, Hunk::before), side(&self.change.after, Hunk::after))
     }
 
     pub fn old_lines(&self) -> Vec<&str> {

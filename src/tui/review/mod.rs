@@ -34,7 +34,8 @@ pub struct Review {
     side_by_side: Option<bool>,
     /// A reason is being written.
     reason: Option<String>,
-    code: Vec<(Highlighted, Highlighted)>,
+    /// Both sides of each file in colours, from when it first comes into view.
+    code: Vec<Option<(Highlighted, Highlighted)>>,
     /// Set when the hunk changed: the view follows it.
     follow: bool,
     height: usize,
@@ -56,14 +57,7 @@ impl Review {
     /// Of changes that were made.
     pub fn show(changes: Vec<Change>) -> Self {
         let files: Vec<FileReview> = changes.into_iter().map(FileReview::new).collect();
-        let code = files
-            .iter()
-            .map(|file| {
-                let side =
-                    |text: &Option<String>| Highlighted::of(&file.change.path, text.as_deref().unwrap_or(""));
-                (side(&file.change.before), side(&file.change.after))
-            })
-            .collect();
+        let code = files.iter().map(|_| None).collect();
         Self {
             files,
             ask: None,
@@ -303,7 +297,7 @@ impl Review {
         let side_by_side = self.side_by_side.unwrap_or(area.width >= WIDE);
         let file = &self.files[self.file];
         let rows = rows(file, side_by_side);
-        let (old_code, new_code) = &self.code[self.file];
+        let (old_code, new_code) = self.code[self.file].get_or_insert_with(|| file.highlighted());
         let painter = Painter {
             file,
             old: file.old_lines(),

@@ -163,6 +163,13 @@ impl Painter<'_> {
         let whole = texts.get(number).copied().unwrap_or("");
         let text = whole.strip_suffix('\n').unwrap_or(whole);
         let ground = self.ground(hunk, side, changed);
+        // What will not land recedes; colours would bring it forward.
+        let refused =
+            changed && side == Side::New && self.file.hunks[hunk].verdict == Some(Verdict::Rejected);
+        let styled = |part: &str, from: usize, style: Style| match refused {
+            true => vec![span(part, style)],
+            false => code.line(number, part, from, style, self.theme),
+        };
         let mut spans = match changed.then(|| self.parts(hunk, side, number)).flatten() {
             Some(parts) => {
                 let strong = if side == Side::Old { self.theme.removed_part } else { self.theme.added_part };
@@ -171,12 +178,12 @@ impl Painter<'_> {
                 for (is_changed, part) in parts {
                     let part = part.strip_suffix('\n').unwrap_or(&part).to_string();
                     let style = if is_changed { strong } else { ground };
-                    spans.extend(code.line(number, &part, at, style));
+                    spans.extend(styled(&part, at, style));
                     at += part.len();
                 }
                 spans
             }
-            None => code.line(number, text, 0, ground),
+            None => styled(text, 0, ground),
         };
         if !whole.ends_with('\n') && changed {
             spans.push(Span::styled(" (no line break at the end)", self.theme.dim));
