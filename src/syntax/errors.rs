@@ -45,6 +45,11 @@ pub fn introduced(before: &str, after: &str, path: &str) -> Option<SyntaxError> 
     // An error that only spans what changed began in lines that were fine: the change is where it came from.
     let moved = !changed.contains(&fault.at.row) && fault.spans(&changed);
     let (row, byte) = if moved { (changed.start, 0) } else { (fault.at.row, fault.at.column) };
+    // Of what was taken out nothing is left to quote: what follows stands in its place.
+    let blank = |row: &usize| lines.get(*row).is_none_or(|line| line.trim().is_empty());
+    let (row, byte) = (row..lines.len())
+        .find(|row| !blank(row))
+        .map_or((row, byte), |next| if next == row { (row, byte) } else { (next, 0) });
     let line = lines.get(row).copied().unwrap_or_default();
     let column = line.get(..byte).map_or(byte, |start| start.chars().count()) + 1;
     let quoted = quoted(line);
@@ -162,7 +167,7 @@ mod tests {
         ("a.cpp", "class A {\n public:\n  int b();\n};\n", "int b();", "int b(;", 3),
         ("A.java", "class A {\n  int b() {\n    return 1;\n  }\n}\n", "return 1;", "return 1 +;", 3),
         ("a.sh", "if true; then\n  echo a\nfi\n", "echo a", "echo \"a", 2),
-        ("a.json", "{\n  \"a\": 1,\n  \"b\": 2\n}\n", "1,", "1", 3),
+        ("a.json", "{\n  \"a\": 1,\n  \"b\": 2\n}\n", "1,", "1", 2),
         ("a.toml", "[a]\nb = 1\n", "b = 1", "b = [1", 2),
     ];
 

@@ -177,7 +177,7 @@ mod tests {
                 "Keyword:if Function:true Keyword:then Function:echo String:'a' Keyword:fi",
             ),
             (Language::Json, "{\"a\": 1}", "Function:\"a\" Number:1"),
-            (Language::Toml, "a = 'b' # c", "String:'b' Comment:# c"),
+            (Language::Toml, "a = 'b' # c", "Type:a String:'b' Comment:# c"),
         ];
         for (language, text, expected) in cases {
             assert_eq!(shown(language, text), expected, "{language:?}");

@@ -109,7 +109,7 @@ impl Language {
             Self::Cpp => &[tree_sitter_c::HIGHLIGHT_QUERY, tree_sitter_cpp::HIGHLIGHT_QUERY],
             Self::Java => &[tree_sitter_java::HIGHLIGHTS_QUERY],
             Self::Shell => &[tree_sitter_bash::HIGHLIGHT_QUERY],
-            Self::Json => &[tree_sitter_json::HIGHLIGHTS_QUERY],
+            Self::Json => &[tree_sitter_json::HIGHLIGHTS_QUERY, "(pair key: (string) @string.special.key)"],
             Self::Toml => &[tree_sitter_toml_ng::HIGHLIGHTS_QUERY],
         };
         parts.join("\n")

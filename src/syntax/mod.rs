@@ -86,7 +86,7 @@ mod tests {
             ["(", "{", "[", "<", "a<", "\"", "'", "`${", "$(", "/*", "<<E\n", "a?b:", "if x:\n\t", "\0", "é"];
         for language in Language::ALL {
             for piece in pieces {
-                let text = piece.repeat(2_000 / piece.len());
+                let text = piece.repeat(6_000 / piece.len());
                 let Some(parsed) = Parsed::new(language, &text) else { continue };
                 parsed.outline();
                 parsed.highlights(std::slice::from_ref(&(0..text.len())));
