@@ -82,7 +82,11 @@ pub fn run(args: &DemoArgs, cancel: Arc<AtomicBool>) -> CommandResult {
         ..ExecArgs::default()
     };
     let flag = cancel.clone();
-    let result = exec::run(&exec_args, |config: &Config| load::local(config, false, &flag), cancel.clone())?;
+    let result = exec::run(
+        &exec_args,
+        |config: &Config, _| Ok(vec![load::local(config, false, &flag)?]),
+        cancel.clone(),
+    )?;
     let code = exec::code(&result)?;
     if code == exit::INTERRUPTED {
         return Ok(code);

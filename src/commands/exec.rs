@@ -1,11 +1,12 @@
 //! `qwright exec`: one request without a screen. Wires prompt, workspace, sandbox, model and session together, in the
 //! order in which they can fail cheaply, and turns the ending into an exit code.
 
+use super::exec_attempts;
 use super::exec_input::{self, Input};
 use super::exec_patch::Patching;
 use super::exec_until::{self, First};
 use super::{CommandResult, Failure, exit, load};
-use crate::agent::protocol::{ApprovalMode, Ending};
+use crate::agent::protocol::{ApprovalMode, Ending, Event};
 use crate::agent::{self, Limits, Resumed, Session, SessionOptions, Which};
 use crate::chat::escape::escape_json;
 use crate::cli::ModelArgs;
@@ -20,6 +21,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// Model calls of one run unless `--max-turns` says otherwise: far above what work needs, far below a night's loop.
@@ -39,6 +41,11 @@ With --until the limits are those of all rounds together. CMD runs in the sandbo
 that its words name (`sh check.sh`, `pytest tests/test_a.py`) are taken for the check itself: an edit of them is \
 denied, and where a command changes them they are put back. Two rounds in which the model calls no tool, or as many \
 as --max-rounds, end the work.
+
+With --attempts one model serves all of them: what they have in common is held once, and they are decoded together. Each \
+has the limits to itself (but --max-wall-time). Where one passes its changes come to the directory, or to the file of \
+--patch; the other tries, and all of them where none passes, are dropped and listed, and the directory stays as it is. \
+The first try is what it would be alone; the others are sampled at a temperature of at least 0.8.
 
 With --patch the copy is of all there is, uncommitted and ignored files too (of the whole work tree, where the \
 directory lies in a repository), and is removed at the end. The patch leaves ignored files out. What holds absolute \
@@ -100,6 +107,9 @@ pub struct ExecArgs {
     /// Let the files that CMD names be edited; without, they stay as they are
     #[arg(long, requires = "until")]
     pub until_may_edit: bool,
+    /// With --until: N tries at once, each in a private copy with a seed of its own; the first whose CMD passes is kept
+    #[arg(long, value_name = "N", requires = "until")]
+    pub attempts: Option<usize>,
     /// Leave the directory as it is: work in a private copy and write the changes to this file, for `git apply`
     #[arg(long, value_name = "FILE")]
     pub patch: Option<PathBuf>,
@@ -166,11 +176,12 @@ pub fn command(args: &ExecArgs, cancel: Arc<AtomicBool>) -> CommandResult {
     let flag = cancel.clone();
     let json = args.output_format != OutputFormat::Text;
     let quiet = args.quiet || json;
-    let model = |config: &Config| match &args.scripted {
-        Some(path) => scripted(path),
-        None => load::local(config, quiet, &flag),
+    let models = |config: &Config, n: usize| match &args.scripted {
+        Some(path) => (1..=n).map(|number| scripted(&of_attempt(path, number))).collect(),
+        None if n == 1 => Ok(vec![load::local(config, quiet, &flag)?]),
+        None => load::several(config, n, quiet, &flag),
     };
-    let done = run(args, model, cancel).and_then(|result| code(&result));
+    let done = run(args, models, cancel).and_then(|result| code(&result));
     if let Some(failure) = done.as_ref().err().filter(|_| json) {
         // Whoever reads JSON gets an object for failures before the session too; the line on stderr comes as well.
         let object =
@@ -180,42 +191,114 @@ pub fn command(args: &ExecArgs, cancel: Arc<AtomicBool>) -> CommandResult {
     done
 }
 
-/// Runs one request with the model that `model` loads; it is asked only once all else is in order.
+/// What a run needs before any model is loaded, in the order in which it can fail cheaply.
+pub(super) struct Prepared {
+    pub config: Config,
+    pub input: Input,
+    pub allowed_tools: Option<Vec<String>>,
+    pub workspace: Workspace,
+    pub state: Option<PathBuf>,
+    pub shell: Shell,
+    pub started: Instant,
+}
+
+impl Prepared {
+    fn new(args: &ExecArgs, cancel: &AtomicBool) -> Result<Self, Failure> {
+        let started = Instant::now();
+        let config = Config::load(&args.load_options())?;
+        let input = exec_input::read(args, cancel)?;
+        let allowed_tools = args.allowed_tools.as_deref().map(known_tools).transpose()?;
+        if args.include_partial_messages && args.output_format != OutputFormat::StreamJson {
+            return Err(Failure::new(
+                exit::USAGE,
+                "--include-partial-messages is for --output-format stream-json",
+            ));
+        }
+        let directory = args.directory.clone().unwrap_or_else(|| PathBuf::from("."));
+        let workspace = open(&directory)?;
+        let state = config.dirs.state().ok();
+        let shell = shell(&config, state.as_deref());
+        if let Some(unavailable) = shell.unavailable() {
+            let message =
+                format!("no sandbox can be had here, so no command could run: {}", unavailable.reason);
+            let hint =
+                format!("{}; or name `--sandbox none` to run commands unprotected", unavailable.remedy);
+            return Err(Failure::new(exit::NO_SANDBOX, message).hint(hint));
+        }
+        Ok(Self { config, input, allowed_tools, workspace, state, shell, started })
+    }
+
+    /// What is left of the time of the run, where it has an end.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.config.settings.max_wall_time.map(|time| time.saturating_sub(self.started.elapsed()))
+    }
+
+    pub fn shown(&self, args: &ExecArgs) -> headless::Options {
+        headless::Options {
+            prompt: self.input.prompt.clone(),
+            attachments: self.input.attachment.clone().into_iter().collect(),
+            until: None,
+            format: args.output_format,
+            partial_messages: args.include_partial_messages,
+            quiet: args.quiet,
+            stdout_is_terminal: std::io::stdout().is_terminal(),
+            stderr_is_terminal: std::io::stderr().is_terminal(),
+            started: self.started,
+        }
+    }
+
+    /// Of a session in `directory`, where the workspace is but a copy of it. `mode`: that of the session that goes on.
+    pub fn session(
+        &self,
+        args: &ExecArgs,
+        mode: Option<ApprovalMode>,
+        directory: Option<PathBuf>,
+        protected: Vec<String>,
+    ) -> Result<SessionOptions, Failure> {
+        let settings = &self.config.settings;
+        let named = args.yolo || args.approval_mode.is_some();
+        let set = settings.approval_mode.map_or(Ok(ApprovalMode::AutoEdit), |mode| mode.as_str().parse());
+        let mode = mode.filter(|_| !named).map_or(set, Ok);
+        Ok(SessionOptions {
+            mode: mode.map_err(|message| Failure::new(exit::USAGE, message))?,
+            can_ask: false,
+            limits: Limits {
+                model_calls: Some(settings.max_turns.unwrap_or(MAX_TURNS)),
+                tool_calls: settings.max_tool_calls,
+                tokens: settings.max_tokens,
+                wall_time: self.time_left(),
+            },
+            seed: settings.seed.unwrap_or(0),
+            temperature: settings.temperature,
+            system_prompt: args.system_prompt.clone(),
+            append_system_prompt: args.append_system_prompt.clone(),
+            state: self.state.clone(),
+            directory,
+            one_run: true,
+            protected,
+            allowed_tools: self.allowed_tools.clone(),
+            tell_messages: args.output_format == OutputFormat::StreamJson,
+        })
+    }
+}
+
+/// Runs one request with the models that `models` loads, as many as it is told; it is asked only once all else is in
+/// order.
 pub fn run(
     args: &ExecArgs,
-    model: impl FnOnce(&Config) -> Result<Box<dyn Model>, Failure>,
+    models: impl FnOnce(&Config, usize) -> Result<Vec<Box<dyn Model>>, Failure>,
     cancel: Arc<AtomicBool>,
 ) -> Result<ExecResult, Failure> {
-    let started = Instant::now();
-    let config = Config::load(&args.load_options())?;
-    let settings = &config.settings;
-    let Input { prompt, attachment } = exec_input::read(args, &cancel)?;
-    let allowed_tools = args.allowed_tools.as_deref().map(known_tools).transpose()?;
-    if args.include_partial_messages && args.output_format != OutputFormat::StreamJson {
-        return Err(Failure::new(
-            exit::USAGE,
-            "--include-partial-messages is for --output-format stream-json",
-        ));
+    let mut prepared = Prepared::new(args, &cancel)?;
+    if let Some(n) = args.attempts.filter(|n| *n != 1) {
+        return exec_attempts::run(args, n, prepared, models, &cancel);
     }
-    let directory = args.directory.clone().unwrap_or_else(|| PathBuf::from("."));
-    let mut workspace = open(&directory)?;
-    let state = config.dirs.state().ok();
-    let shell = Shell::with(ShellSettings {
-        choice: sandbox_choice(&config),
-        hidden: state.iter().cloned().collect(),
-        ..ShellSettings::default()
-    });
-    if let Some(unavailable) = shell.unavailable() {
-        let message = format!("no sandbox can be had here, so no command could run: {}", unavailable.reason);
-        let hint = format!("{}; or name `--sandbox none` to run commands unprotected", unavailable.remedy);
-        return Err(Failure::new(exit::NO_SANDBOX, message).hint(hint));
-    }
-    let resumed = resumed(args, state.as_deref(), workspace.root())?;
-    let original = workspace.root().to_path_buf();
+    let resumed = resumed(args, prepared.state.as_deref(), prepared.workspace.root())?;
+    let original = prepared.workspace.root().to_path_buf();
     let mut patching = None;
     if let Some(file) = &args.patch {
-        let copy = Patching::begin(file, &workspace, &config, &cancel)?;
-        workspace = open(copy.root())?;
+        let copy = Patching::begin(file, &prepared.workspace, &prepared.config, &cancel)?;
+        prepared.workspace = open(copy.root())?;
         patching = Some(copy);
     }
     let mut finishing = |result: &mut ExecResult| {
@@ -224,21 +307,11 @@ pub fn run(
         }
     };
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let mut shown = headless::Options {
-        prompt,
-        attachments: attachment.into_iter().collect(),
-        until: None,
-        format: args.output_format,
-        partial_messages: args.include_partial_messages,
-        quiet: args.quiet,
-        stdout_is_terminal: out.is_terminal(),
-        stderr_is_terminal: err.is_terminal(),
-        started,
-    };
+    let mut shown = prepared.shown(args);
     let mut streams = Streams { out: &mut out, err: &mut err };
-    let wall_time = || settings.max_wall_time.map(|time| time.saturating_sub(started.elapsed()));
     if let Some(command) = &args.until {
-        match exec_until::first(command, args, &workspace, &shell, wall_time(), &cancel)? {
+        let (workspace, shell) = (&prepared.workspace, &prepared.shell);
+        match exec_until::first(command, args, workspace, shell, prepared.time_left(), &cancel)? {
             First::Passes(mut result) => {
                 finishing(&mut result);
                 return Ok(headless::report(*result, &shown, &mut streams));
@@ -250,46 +323,44 @@ pub fn run(
         }
     }
     let protected = shown.until.as_ref().map(|until| until.protected.clone()).unwrap_or_default();
-    let model = model(&config)?;
+    let model = models(&prepared.config, 1)?.pop().ok_or_else(interrupted)?;
     if cancel.load(Ordering::SeqCst) {
         return Err(interrupted());
     }
-    let named = args.yolo || args.approval_mode.is_some();
-    let left_in = resumed.as_ref().filter(|_| !named).map(|resumed| Ok(resumed.mode()));
-    let set = settings.approval_mode.map_or(Ok(ApprovalMode::AutoEdit), |mode| mode.as_str().parse());
-    let options = SessionOptions {
-        mode: left_in.unwrap_or(set).map_err(|message| Failure::new(exit::USAGE, message))?,
-        can_ask: false,
-        limits: Limits {
-            model_calls: Some(settings.max_turns.unwrap_or(MAX_TURNS)),
-            tool_calls: settings.max_tool_calls,
-            tokens: settings.max_tokens,
-            wall_time: wall_time(),
-        },
-        seed: settings.seed.unwrap_or(0),
-        temperature: settings.temperature,
-        system_prompt: args.system_prompt.clone(),
-        append_system_prompt: args.append_system_prompt.clone(),
-        state,
-        directory: args.patch.is_some().then_some(original),
-        one_run: true,
-        protected,
-        allowed_tools,
-        tell_messages: args.output_format == OutputFormat::StreamJson,
-    };
+    let mode = resumed.as_ref().map(Resumed::mode);
+    let options = prepared.session(args, mode, args.patch.is_some().then_some(original), protected)?;
+    let Prepared { workspace, shell, .. } = prepared;
     let (ops, events) = match resumed {
         Some(resumed) => Session::go_on(model, workspace, shell, options, resumed),
         None => Session::start(model, workspace, shell, options),
     };
     let result = headless::run(&ops, &events, &shown, &cancel, &mut streams, &mut finishing);
-    // What the session leaves for the next one (keys and values among it) is on disk before this process ends.
     drop(ops);
-    let end = Instant::now() + LEAVING;
-    while events.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
+    await_end(&events);
     Ok(result)
 }
 
-fn open(directory: &Path) -> Result<Workspace, Failure> {
+/// What the session leaves for the next one (keys and values among it) is on disk before this process ends.
+pub(super) fn await_end(events: &Receiver<Event>) {
+    let end = Instant::now() + LEAVING;
+    while events.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
+}
+
+/// What commands run in, by the settings.
+pub(super) fn shell(config: &Config, state: Option<&Path>) -> Shell {
+    Shell::with(ShellSettings {
+        choice: sandbox_choice(config),
+        hidden: state.map(Path::to_path_buf).into_iter().collect(),
+        ..ShellSettings::default()
+    })
+}
+
+/// The script of an attempt, where the name of the file has a place for its number.
+fn of_attempt(path: &Path, number: usize) -> PathBuf {
+    PathBuf::from(path.to_string_lossy().replace("{attempt}", &number.to_string()))
+}
+
+pub(super) fn open(directory: &Path) -> Result<Workspace, Failure> {
     Workspace::open(directory, &[]).map_err(|error| {
         Failure::new(exit::USAGE, error.to_string()).hint("name a directory of yours with -C")
     })

@@ -22,21 +22,8 @@ impl Patching {
         config: &Config,
         cancel: &AtomicBool,
     ) -> Result<Self, Failure> {
-        let folder = folder(file);
-        if file.is_dir() || !folder.is_dir() {
-            let message = format!("{} cannot be written: it needs a directory that exists", file.display());
-            return Err(Failure::new(exit::USAGE, message).hint("name a file: --patch work.patch"));
-        }
-        let cache = config.dirs.cache().ok().map(|cache| cache.join("copies"));
-        let places: Vec<PathBuf> = cache.into_iter().chain([std::env::temp_dir()]).collect();
-        let copy = PrivateCopy::of(workspace, &places, cancel).map_err(|error| {
-            let code = if cancel.load(Ordering::SeqCst) { exit::INTERRUPTED } else { exit::TASK_FAILED };
-            let failure = Failure::new(code, error.to_string());
-            match error {
-                WorkspaceError::Machine { hint, .. } => failure.hint(hint),
-                _ => failure,
-            }
-        })?;
+        writable(file)?;
+        let copy = private_copy(workspace, config, cancel)?;
         Ok(Self { copy, file: file.to_path_buf() })
     }
 
@@ -46,7 +33,7 @@ impl Patching {
 
     /// Writes the patch, whatever the ending. Where that fails the work is not thrown away: the copy stays.
     pub fn finish(&mut self, result: &mut ExecResult) {
-        let (message, hint) = match self.write() {
+        let (message, hint) = match write(&self.file, &self.copy) {
             Ok(files_changed) => {
                 let file = self.file.display().to_string();
                 result.patch = Some(PatchReport { file, files_changed });
@@ -59,26 +46,54 @@ impl Patching {
         let outcome = result.outcome.get_or_insert_with(|| TurnOutcome::ended(Ending::Done));
         outcome.ending = Ending::Failed { message, hint };
     }
+}
 
-    fn write(&self) -> Result<usize, (String, String)> {
-        let (patch, files) = self.copy.patch().map_err(|error| match error {
-            WorkspaceError::Machine { message, hint } => (message, hint),
-            other => (other.to_string(), "make the patch by hand: git diff --no-index".into()),
-        })?;
-        // There is the whole patch or none.
-        tempfile::NamedTempFile::new_in(folder(&self.file))
-            .and_then(|mut made| {
-                made.write_all(&patch)?;
-                let ordinary = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-                made.as_file().set_permissions(ordinary)?;
-                made.persist(&self.file).map_err(|error| error.error)
-            })
-            .map_err(|error| {
-                let hint = "see that there is room, and that the directory can be written".to_string();
-                (format!("{} cannot be written: {error}", self.file.display()), hint)
-            })?;
-        Ok(files)
+/// Whether a patch can be written to `file`.
+pub(super) fn writable(file: &Path) -> Result<(), Failure> {
+    if file.is_dir() || !folder(file).is_dir() {
+        let message = format!("{} cannot be written: it needs a directory that exists", file.display());
+        return Err(Failure::new(exit::USAGE, message).hint("name a file: --patch work.patch"));
     }
+    Ok(())
+}
+
+/// A copy of the workspace, where copies are kept.
+pub(super) fn private_copy(
+    workspace: &Workspace,
+    config: &Config,
+    cancel: &AtomicBool,
+) -> Result<PrivateCopy, Failure> {
+    let cache = config.dirs.cache().ok().map(|cache| cache.join("copies"));
+    let places: Vec<PathBuf> = cache.into_iter().chain([std::env::temp_dir()]).collect();
+    PrivateCopy::of(workspace, &places, cancel).map_err(|error| {
+        let code = if cancel.load(Ordering::SeqCst) { exit::INTERRUPTED } else { exit::TASK_FAILED };
+        let failure = Failure::new(code, error.to_string());
+        match error {
+            WorkspaceError::Machine { hint, .. } => failure.hint(hint),
+            _ => failure,
+        }
+    })
+}
+
+/// Writes what changed in `copy`, and says in how many files; else what happened and what to do.
+pub(super) fn write(file: &Path, copy: &PrivateCopy) -> Result<usize, (String, String)> {
+    let (patch, files) = copy.patch().map_err(|error| match error {
+        WorkspaceError::Machine { message, hint } => (message, hint),
+        other => (other.to_string(), "make the patch by hand: git diff --no-index".into()),
+    })?;
+    // There is the whole patch or none.
+    tempfile::NamedTempFile::new_in(folder(file))
+        .and_then(|mut made| {
+            made.write_all(&patch)?;
+            let ordinary = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+            made.as_file().set_permissions(ordinary)?;
+            made.persist(file).map_err(|error| error.error)
+        })
+        .map_err(|error| {
+            let hint = "see that there is room, and that the directory can be written".to_string();
+            (format!("{} cannot be written: {error}", file.display()), hint)
+        })?;
+    Ok(files)
 }
 
 fn folder(file: &Path) -> &Path {

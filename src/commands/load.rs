@@ -48,13 +48,14 @@ pub fn load(config: &Config) -> Load {
 fn announce(
     path: &std::path::Path,
     options: &LocalOptions,
+    contexts: usize,
     note: &mut dyn FnMut(&str),
 ) -> Result<(), Failure> {
     // A file that is no model, or a context it was not made for, is for the loading itself to refuse.
     let opened = Gguf::open(path).and_then(|gguf| Ok((ModelConfig::from_gguf(&gguf)?, gguf)));
     let Ok((model, gguf)) = opened else { return Ok(()) };
     let tokens = options.context.unwrap_or(DEFAULT_CONTEXT.min(model.context));
-    let kv = (tokens, options.kv);
+    let kv = (tokens.saturating_mul(contexts), options.kv);
     note(&Ask::of_file(options.backend, &gguf, &model, options.engine.load, kv).announce()?);
     Ok(())
 }
@@ -86,6 +87,41 @@ fn failure(error: ModelError) -> Failure {
 
 /// The model the settings name, loaded, with a bar on stderr.
 pub fn local(config: &Config, quiet: bool, cancel: &AtomicBool) -> Result<Box<dyn Model>, Failure> {
+    with_bar(quiet, &mut |note, progress| local_with(config, cancel, note, progress))
+}
+
+/// Several of it that share one engine (or one server).
+pub fn several(
+    config: &Config,
+    n: usize,
+    quiet: bool,
+    cancel: &AtomicBool,
+) -> Result<Vec<Box<dyn Model>>, Failure> {
+    with_bar(quiet, &mut |note, progress| {
+        if endpoint(config).is_some() {
+            let mut models = vec![local_with(config, cancel, note, progress)?];
+            while models.len() < n {
+                models.push(local_with(config, cancel, &mut |_| {}, progress)?);
+            }
+            return Ok(models);
+        }
+        let located = hub::locate(None, config)?;
+        let options = options(config, &located);
+        announce(&located.path, &options, n, note)?;
+        let loaded = LocalModel::load_several(&located.path, &options, n, cancel, progress);
+        let models = unless_interrupted(loaded, cancel)?.into_iter();
+        Ok(models.map(|model| Box::new(model) as Box<dyn Model>).collect())
+    })
+}
+
+/// Who is told what is to be said while a model loads, and who how far it is.
+type Note<'n> = &'n mut dyn FnMut(&str);
+type Done<'d> = &'d mut dyn FnMut(u64, u64);
+
+fn with_bar<T>(
+    quiet: bool,
+    load: &mut dyn FnMut(Note<'_>, Done<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let bar = if quiet || !std::io::stderr().is_terminal() {
         indicatif::ProgressBar::hidden()
     } else {
@@ -104,7 +140,7 @@ pub fn local(config: &Config, quiet: bool, cancel: &AtomicBool) -> Result<Box<dy
         bar.set_length(total);
         bar.set_position(done);
     };
-    let loaded = local_with(config, cancel, &mut note, &mut progress);
+    let loaded = load(&mut note, &mut progress);
     bar.finish_and_clear();
     loaded
 }
@@ -137,7 +173,7 @@ pub(super) fn open(
     note: &mut dyn FnMut(&str),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<LocalModel, Failure> {
-    announce(path, options, note)?;
+    announce(path, options, 1, note)?;
     unless_interrupted(LocalModel::load(path, options, cancel, progress), cancel)
 }
 

@@ -9,6 +9,7 @@ pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod exec;
+mod exec_attempts;
 mod exec_input;
 mod exec_patch;
 mod exec_until;

@@ -19,6 +19,7 @@ mod rope;
 pub mod sampler;
 pub mod score;
 mod sequence;
+pub mod shared;
 pub mod synthetic;
 pub mod tokenizer;
 pub mod weights;

@@ -1,6 +1,6 @@
 //! The result as one JSON object on one line. Field names follow what other agents print, so that scripts carry over.
 
-use super::{ExecResult, Options, Streams, View};
+use super::{AttemptReport, ExecResult, Options, Streams, View};
 use crate::agent::protocol::{Ending, Event, Limit, Usage};
 use crate::chat::escape::{escape_for_terminal, escape_json};
 use serde_json::{Value, json};
@@ -84,6 +84,21 @@ pub(super) fn usage(usage: &Usage) -> Value {
     })
 }
 
+fn attempt(report: &AttemptReport) -> Value {
+    json!({
+        "attempt": report.number,
+        "seed": report.seed,
+        "session_id": report.session_id,
+        "passed": report.passed,
+        "ending": report.ending,
+        "rounds": report.rounds,
+        "files_changed": report.files_changed,
+        "lines_added": report.added,
+        "lines_removed": report.removed,
+        "completion": report.completion,
+    })
+}
+
 pub(super) fn object(result: &ExecResult) -> Value {
     let ending = result.ending();
     let outcome = result.outcome.as_ref();
@@ -116,5 +131,6 @@ pub(super) fn object(result: &ExecResult) -> Value {
             "file": patch.file,
             "files_changed": patch.files_changed,
         })),
+        "attempts": result.attempts.iter().map(attempt).collect::<Vec<_>>(),
     })
 }

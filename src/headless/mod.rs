@@ -77,6 +77,46 @@ pub struct PatchReport {
     pub files_changed: usize,
 }
 
+/// What became of one of several attempts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptReport {
+    /// From 1.
+    pub number: usize,
+    pub seed: u64,
+    pub session_id: String,
+    pub passed: bool,
+    /// The word for how it ended, as `subtype` of a result.
+    pub ending: &'static str,
+    pub rounds: usize,
+    pub files_changed: usize,
+    /// Lines.
+    pub added: usize,
+    pub removed: usize,
+    /// Tokens written.
+    pub completion: usize,
+}
+
+impl AttemptReport {
+    pub fn new(number: usize, seed: u64, result: &ExecResult) -> Self {
+        let diff = result.outcome.as_ref().map_or("", |outcome| &outcome.diff);
+        let lines = |sign: &str, header: &str| {
+            diff.lines().filter(|line| line.starts_with(sign) && !line.starts_with(header)).count()
+        };
+        Self {
+            number,
+            seed,
+            session_id: result.session_id.clone(),
+            passed: result.until.as_ref().is_some_and(|until| until.passed),
+            ending: json::subtype(&result.ending()),
+            rounds: result.until.as_ref().map_or(0, |until| until.rounds),
+            files_changed: diff.lines().filter(|line| line.starts_with("diff --git ")).count(),
+            added: lines("+", "+++ "),
+            removed: lines("-", "--- "),
+            completion: result.outcome.as_ref().map_or(0, |outcome| outcome.usage.completion),
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub struct ExecResult {
@@ -88,6 +128,8 @@ pub struct ExecResult {
     pub outcome: Option<TurnOutcome>,
     pub until: Option<UntilReport>,
     pub patch: Option<PatchReport>,
+    /// With `--attempts`: all of them, in their order.
+    pub attempts: Vec<AttemptReport>,
     /// The answer could not be written to stdout (a closed pipe is not an error).
     pub write_error: Option<String>,
 }
@@ -103,6 +145,7 @@ impl ExecResult {
             outcome: None,
             until: None,
             patch: None,
+            attempts: Vec::new(),
             write_error: None,
         }
     }

@@ -23,6 +23,7 @@ use crate::engine::kv::KvType;
 use crate::engine::memory::too_little_for;
 use crate::engine::recall::Snapshots;
 use crate::engine::sampler::{SamplingParams, TokenMask};
+use crate::engine::shared::SharedEngine;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{EngineError, EngineOptions, Sequence, TokenId, Want};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -124,6 +125,17 @@ fn broken(error: EngineError) -> ModelError {
     }
 }
 
+fn open(path: &Path, options: &LocalOptions) -> Result<Box<dyn Backend>, ModelError> {
+    let context = options.context.unwrap_or(0);
+    if context > FARTHEST {
+        return Err(ModelError::Unavailable {
+            message: format!("a context of {context} tokens is more than any model is known to use"),
+            hint: format!("--ctx takes up to {FARTHEST}: the model's own context, and beyond it YaRN"),
+        });
+    }
+    options.backend.open(path, EngineOptions { context, ..options.engine }).map_err(broken)
+}
+
 impl LocalModel {
     /// Opens the file and reads it once, telling `progress` (done, total) bytes.
     pub fn load(
@@ -132,15 +144,35 @@ impl LocalModel {
         cancel: &AtomicBool,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ModelError> {
-        let context = options.context.unwrap_or(0);
-        if context > FARTHEST {
-            return Err(ModelError::Unavailable {
-                message: format!("a context of {context} tokens is more than any model is known to use"),
-                hint: format!("--ctx takes up to {FARTHEST}: the model's own context, and beyond it YaRN"),
-            });
-        }
-        let engine = EngineOptions { context, ..options.engine };
-        let mut engine = options.backend.open(path, engine).map_err(broken)?;
+        let engine = open(path, options)?;
+        Self::with(engine, path, options, &mut |gguf| read_once(gguf, cancel, progress))
+    }
+
+    /// Several models that share one engine, and with it what they have in common: each has a context of its own, and
+    /// what they write at the same time is decoded in one batch.
+    pub fn load_several(
+        path: &Path,
+        options: &LocalOptions,
+        n: usize,
+        cancel: &AtomicBool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<Self>, ModelError> {
+        let engines = SharedEngine::several(open(path, options)?, path, n).map_err(broken)?;
+        // What was read once, and is kept on disk, is so for all.
+        let others = LocalOptions { snapshots: None, ..options.clone() };
+        let one = |(i, engine): (usize, SharedEngine)| match i {
+            0 => Self::with(Box::new(engine), path, options, &mut |gguf| read_once(gguf, cancel, progress)),
+            _ => Self::with(Box::new(engine), path, &others, &mut |_| {}),
+        };
+        engines.into_iter().enumerate().map(one).collect()
+    }
+
+    fn with(
+        mut engine: Box<dyn Backend>,
+        path: &Path,
+        options: &LocalOptions,
+        read: &mut dyn FnMut(&Gguf),
+    ) -> Result<Self, ModelError> {
         let tokenizer = Tokenizer::from_gguf(engine.gguf()).map_err(broken)?;
         let gguf = engine.gguf();
         let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
@@ -161,7 +193,7 @@ impl LocalModel {
         let info = ModelInfo { name: stem, context, format, billions };
         // A backend of its own memory has read the file.
         if options.backend == BackendKind::Native {
-            read_once(engine.gguf(), cancel, progress);
+            read(engine.gguf());
         }
         let sequence = engine.sequence(context, options.kv);
         let mut notes = Vec::new();

@@ -66,7 +66,7 @@ impl Parsed<'_> {
     /// The runs that lie in `ranges` (bytes, ascending), in order; none overlap.
     pub fn highlights(&self, ranges: &[Range<usize>]) -> Vec<Run> {
         let Some(paint) = paint(self.language) else { return Vec::new() };
-        let deadline = Deadline::new();
+        let deadline = Deadline::after(self.patience);
         let mut runs = Vec::new();
         for range in ranges {
             let mut captures = self.captures(paint, range, deadline);

@@ -25,6 +25,8 @@ use tree_sitter::{ParseOptions, ParseState, Parser, Tree};
 pub const MAX_BYTES: usize = 1024 * 1024;
 /// What parsing a text may take, and then each question to its tree.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same where a screen waits for it.
+const SCREEN: Duration = Duration::from_millis(60);
 /// The parser gets the text in pieces, so that time is looked at where it reads far ahead.
 const PIECE: usize = 4096;
 
@@ -33,17 +35,27 @@ pub struct Parsed<'t> {
     language: Language,
     text: &'t str,
     tree: Tree,
+    patience: Duration,
 }
 
 impl<'t> Parsed<'t> {
-    /// `None` where the text is too long or takes too many steps; an ill-formed text has a tree all the same.
+    /// `None` where the text is too long or takes too much time; an ill-formed text has a tree all the same.
     pub fn new(language: Language, text: &'t str) -> Option<Self> {
+        Self::within(language, text, PATIENCE)
+    }
+
+    /// The same for a screen, which cannot wait.
+    pub fn for_screen(language: Language, text: &'t str) -> Option<Self> {
+        Self::within(language, text, SCREEN)
+    }
+
+    fn within(language: Language, text: &'t str, patience: Duration) -> Option<Self> {
         if text.len() > MAX_BYTES {
             return None;
         }
         let mut parser = Parser::new();
         parser.set_language(&language.grammar()).ok()?;
-        let deadline = Deadline::new();
+        let deadline = Deadline::after(patience);
         let mut progress = |_: &ParseState| deadline.check();
         let options = ParseOptions::new().progress_callback(&mut progress);
         let bytes = text.as_bytes();
@@ -53,7 +65,7 @@ impl<'t> Parsed<'t> {
             ControlFlow::Break(()) => &[],
         };
         let tree = parser.parse_with_options(&mut read, None, Some(options))?;
-        deadline.check().is_continue().then_some(Self { language, text, tree })
+        deadline.check().is_continue().then_some(Self { language, text, tree, patience })
     }
 }
 
@@ -62,8 +74,8 @@ impl<'t> Parsed<'t> {
 struct Deadline(Duration);
 
 impl Deadline {
-    fn new() -> Self {
-        Self(used() + PATIENCE)
+    fn after(patience: Duration) -> Self {
+        Self(used() + patience)
     }
 
     fn check(self) -> ControlFlow<()> {

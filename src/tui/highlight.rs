@@ -25,7 +25,7 @@ impl Highlighted {
 
     /// The text is read as a whole, and of it the given lines (ascending) get their colours.
     pub fn of_lines(language: Option<Language>, text: &str, lines: &[Range<usize>]) -> Self {
-        let Some(parsed) = language.and_then(|language| Parsed::new(language, text)) else {
+        let Some(parsed) = language.and_then(|language| Parsed::for_screen(language, text)) else {
             return Self::default();
         };
         let starts: Vec<usize> =

@@ -3,7 +3,7 @@
 use crate::agent::call;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,16 @@ impl Project {
 
     /// `qwright exec` with these turns and arguments; the scripts are ours, so they need no sandbox.
     pub fn command(&self, turns: &[Value], arguments: &[&str]) -> Command {
+        self.command_of(&self.script(turns), arguments)
+    }
+
+    /// The same with a script that is there.
+    pub fn command_of(&self, script: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_qwright"));
         command
             .arg("exec")
             .args(["--sandbox", "none", "--scripted"])
-            .arg(self.script(turns))
+            .arg(script)
             .args(arguments)
             .current_dir(self.files.path())
             .env_clear()

@@ -199,3 +199,92 @@ fn what_is_piped_in_goes_with_the_request() {
     assert_code(&nothing.with_input(&[json!("Hi.")], &["Hi"], b""), 0);
     assert!(!newest_log(&nothing).contains("Standard input"));
 }
+
+/// Scripts of attempts by their number, and the flag that names them.
+fn attempts(project: &Project, scripts: &[Vec<Value>], arguments: &[&str]) -> Output {
+    for (number, turns) in (1..).zip(scripts) {
+        let path = project.home.path().join(format!("script{number}.json"));
+        std::fs::write(path, Value::from(turns.clone()).to_string()).unwrap();
+    }
+    let scripts = project.home.path().join("script{attempt}.json");
+    let arguments = [&["-o", "json", "--until", CHECK], arguments].concat();
+    project.command_of(&scripts, &arguments).output().unwrap()
+}
+
+fn copies(project: &Project) -> usize {
+    std::fs::read_dir(project.home.path().join(".cache/qwright/copies")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn of_several_attempts_the_one_that_passes_is_kept() {
+    let wrong = || vec![edit("greet.sh", "helo", "hallo"), json!("Done."), json!("I give up."), json!("No.")];
+    let right = vec![edit("greet.sh", "helo", "hello"), run("touch by-the-way"), json!("It says hello.")];
+    let project = project();
+    let output = attempts(&project, &[wrong(), right.clone(), wrong()], &["--attempts", "3", "-y"]);
+    assert_code(&output, 0);
+    let object = object(&output);
+    assert_eq!(text(&project, "greet.sh"), "echo hello\n");
+    assert!(project.files.path().join("by-the-way").exists(), "what the command made came along");
+    assert_eq!((&object["result"], &object["until"]["passed"]), (&json!("It says hello."), &json!(true)));
+    let list = object["attempts"].as_array().unwrap();
+    assert_eq!(list.len(), 3);
+    for (number, (attempt, passed)) in (1..).zip(list.iter().zip([false, true, false])) {
+        assert_eq!((&attempt["attempt"], &attempt["passed"]), (&json!(number), &json!(passed)), "{list:?}");
+        assert_eq!(attempt["seed"], json!(number - 1));
+    }
+    assert_eq!((&list[1]["lines_added"], &list[1]["lines_removed"]), (&json!(1), &json!(1)));
+    assert_eq!(copies(&project), 0, "nothing is left behind");
+    let ids: std::collections::BTreeSet<_> =
+        list.iter().map(|attempt| &attempt["session_id"]).map(Value::to_string).collect();
+    assert_eq!(ids.len(), 3);
+}
+
+#[test]
+fn where_no_attempt_passes_everything_is_as_it_was() {
+    let wrong =
+        |word: &str| vec![edit("greet.sh", "helo", word), json!("Done."), json!("I give up."), json!("No.")];
+    let project = project();
+    let output = attempts(&project, &[wrong("hallo"), wrong("hi")], &["--attempts", "2"]);
+    assert_code(&output, 1);
+    let object = object(&output);
+    assert_eq!(object["subtype"], "error_stuck");
+    let error = object["error"].as_str().unwrap();
+    assert!(error.contains("none of 2 attempts passes; everything is as it was"), "{error}");
+    assert_eq!((text(&project, "greet.sh").as_str(), &object["diff"]), ("echo helo\n", &json!("")));
+    assert_eq!(object["attempts"].as_array().unwrap().len(), 2);
+    assert_eq!(copies(&project), 0);
+}
+
+#[test]
+fn an_attempt_that_passes_can_be_a_patch() {
+    let right = || vec![edit("greet.sh", "helo", "hello"), json!("It says hello.")];
+    let project = project();
+    let file = project.home.path().join("work.patch");
+    let output =
+        attempts(&project, &[right(), right()], &["--attempts", "2", "--patch", file.to_str().unwrap()]);
+    assert_code(&output, 0);
+    assert_eq!(text(&project, "greet.sh"), "echo helo\n");
+    assert!(std::fs::read_to_string(file).unwrap().contains("+echo hello\n"));
+    assert_eq!(object(&output)["patch"]["files_changed"], 1);
+}
+
+#[test]
+fn attempts_that_cannot_be_are_refused() {
+    let project = project();
+    for (arguments, told) in [
+        (&["--attempts", "0"][..], "--attempts 0 is none of 1 to 16"),
+        (&["--attempts", "17"], "--attempts 17 is none of 1 to 16"),
+        (&["--attempts", "2", "-c"], "--attempts begins new sessions"),
+        (&["--attempts", "2", "-o", "stream-json"], "cannot share a stream"),
+    ] {
+        let output =
+            until(&project, &[], &arguments.iter().copied().filter(|a| *a != "-o").collect::<Vec<_>>());
+        let output = if arguments.contains(&"-o") {
+            project.run(&[], &[&["--until", CHECK], arguments].concat())
+        } else {
+            output
+        };
+        assert_code(&output, 2);
+        assert!(err(&output).contains(told), "{}", err(&output));
+    }
+}

@@ -7,7 +7,8 @@
 mod copy;
 mod snapshot;
 
-use super::{Workspace, WorkspaceError};
+use super::patch::Form;
+use super::{Change, Workspace, WorkspaceError};
 use copy::Copied;
 use rustix::fs::{FlockOperation, flock};
 use snapshot::Snapshots;
@@ -56,6 +57,22 @@ impl PrivateCopy {
     /// repository ignores are left out.
     pub fn patch(&self) -> Result<(Vec<u8>, usize), WorkspaceError> {
         self.snapshots.patch()
+    }
+
+    /// Does to the original what was done here, all of it or nothing; in how many files. An error where the original has
+    /// changed meanwhile, or a change is none of text.
+    pub fn land(&self, original: &Workspace) -> Result<usize, WorkspaceError> {
+        let (patch, files) = self.patch()?;
+        if files == 0 {
+            return Ok(0);
+        }
+        let patch = String::from_utf8(patch)
+            .map_err(|_| WorkspaceError::Refused("the changes hold bytes that are no text".into()))?;
+        // The patch speaks of the whole work tree.
+        let whole = Workspace::open(&original.git_top(), &[])?;
+        let plans = whole.plan_change(&Change::Patch(Form::UnifiedDiff, patch))?;
+        whole.apply_all(&plans)?;
+        Ok(files)
     }
 
     /// Leaves the copy where it is and says where.
