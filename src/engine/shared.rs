@@ -180,7 +180,19 @@ impl Backend for SharedEngine {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<f32>, EngineError> {
         if tokens.is_empty() || tokens.len() > STEP {
-            return lock(&self.inner.engine).append(sequence, tokens, want, cancel, progress);
+            let mut engine = lock(&self.inner.engine);
+            if want == Want::All || tokens.is_empty() {
+                return engine.append(sequence, tokens, want, cancel, progress);
+            }
+            // What another has prefilled meanwhile (the same request, say) is there; the last token is run for its logits.
+            let (start, mut all) = (sequence.len(), sequence.tokens().to_vec());
+            all.extend_from_slice(tokens);
+            let known = engine.recall(sequence, &all[..all.len() - 1]);
+            let found = known - start;
+            let logits =
+                engine.append(sequence, &all[known..], want, cancel, &mut |done| progress(found + done))?;
+            engine.remember(sequence);
+            return Ok(logits);
         }
         let mut logits = self.inner.step(sequence, tokens)?;
         progress(tokens.len());
@@ -247,6 +259,28 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(together, alone);
+    }
+
+    #[test]
+    fn what_one_has_prefilled_the_others_have() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/oracle/tiny-qwen2-f32.gguf");
+        let never = AtomicBool::new(false);
+        let engine = || Engine::open(&path, EngineOptions::default()).unwrap();
+        let mut alone = engine();
+        let mut shared = SharedEngine::several(Box::new(engine()), &path, 2).unwrap();
+        let prompt: Vec<TokenId> = (0..600).map(|i| i * 7 % 90).collect();
+        let mut sequence = alone.sequence(700, KvType::Q8_0);
+        let expected = alone.append(&mut sequence, &prompt, Want::Last, &never, &mut |_| {}).unwrap();
+        let mut told = Vec::new();
+        for one in &mut shared {
+            let mut sequence = one.sequence(700, KvType::Q8_0);
+            let mut at = |done: usize| told.push(done);
+            assert_eq!(one.append(&mut sequence, &prompt, Want::Last, &never, &mut at).unwrap(), expected);
+            assert_eq!(sequence.tokens(), prompt);
+        }
+        let first = told.iter().position(|done| *done == 600).unwrap();
+        assert!(told.len() > first + 1, "{told:?}");
+        assert!(told[first + 1..].iter().all(|done| *done >= 599), "the second pass was one token: {told:?}");
     }
 
     #[test]
