@@ -8,7 +8,7 @@ mod replay;
 pub(super) use replay::Against;
 pub use replay::{Difference, Replayed};
 
-use super::drafts::{Kind, Matches};
+use super::drafts::{Kind, Matches, Record};
 use super::{LocalModel, PENALTY_BEFORE, broken, emit};
 use crate::chat::{ChatFormat, ToolCallParser};
 use crate::engine::sampler::{Sampler, TokenMask};
@@ -264,6 +264,12 @@ impl LocalModel {
 
     pub fn set_decoding(&mut self, decoding: Decoding) {
         self.decoding = decoding;
+    }
+
+    /// What is drafted follows from this and not from the clock: each further token of a batch costs so much of the
+    /// first.
+    pub fn assume_batches(&mut self, further: f64) {
+        self.record = Record::said(further);
     }
 }
 

@@ -53,17 +53,25 @@ pub struct Record {
     seconds: [f64; MOST + 2],
     /// Of each kind: how likely each further token of a guess comes true.
     hits: [f64; KINDS],
+    /// What batches take was said, and is not measured.
+    said: bool,
 }
 
 impl Default for Record {
     fn default() -> Self {
-        Self { seconds: [0.0; MOST + 2], hits: [0.8, 0.7, 0.3, 0.4, 0.5, 0.65, 0.8, 0.9] }
+        Self { seconds: [0.0; MOST + 2], hits: [0.8, 0.7, 0.3, 0.4, 0.5, 0.65, 0.8, 0.9], said: false }
     }
 }
 
 impl Record {
+    /// Each further token of a batch costs so much of the first, whatever the clock says.
+    pub fn said(further: f64) -> Self {
+        let seconds = std::array::from_fn(|tokens| 1.0 + further * tokens.saturating_sub(1) as f64);
+        Self { seconds, said: true, ..Self::default() }
+    }
+
     pub fn took(&mut self, tokens: usize, time: Duration) {
-        let Some(known) = self.seconds.get_mut(tokens) else { return };
+        let Some(known) = self.seconds.get_mut(tokens).filter(|_| !self.said) else { return };
         let seconds = time.as_secs_f64();
         // One slow batch is the machine's doing: it must not stand for all.
         *known = if *known == 0.0 { seconds } else { *known * 0.8 + seconds.min(*known * 2.0) * 0.2 };
