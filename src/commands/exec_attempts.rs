@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::headless::{self, AttemptReport, ExecResult, OutputFormat, PatchReport, Streams};
 use crate::model::Model;
 use crate::workspace::{PrivateCopy, Workspace, WorkspaceError};
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -73,9 +74,19 @@ pub(super) fn run(
     if cancel.load(Ordering::SeqCst) {
         return Err(interrupted());
     }
-    // What is said of tries is said here, a line each.
-    let told = headless::Options { format: OutputFormat::Text, quiet: true, ..shown.clone() };
     let silent = args.quiet || args.output_format != OutputFormat::Text;
+    // Lines of several: nothing is drawn over.
+    let told = headless::Options {
+        format: OutputFormat::Text,
+        quiet: silent,
+        stdout_is_terminal: false,
+        stderr_is_terminal: false,
+        ..shown.clone()
+    };
+    if !silent {
+        eprintln!("{}", escape_line(&prepared.shell.status_line()));
+        eprintln!("{n} attempts, each in a private copy; what they do is marked with their number");
+    }
     let ended = all(tries, &prepared, &told, cancel, &mut |report| {
         if !silent {
             let line = format!("attempt {} of {n} (seed {}): {}", report.number, report.seed, say(report));
@@ -149,14 +160,46 @@ impl Try {
         let Self { number, seed, model, workspace, options } = self;
         let shell = shell(&prepared.config, prepared.state.as_deref());
         let (ops, events) = Session::start(model, workspace, shell, options);
-        let (mut out, mut err) = (std::io::sink(), std::io::sink());
-        let mut streams = Streams { out: &mut out, err: &mut err };
-        let result = headless::run(&ops, &events, told, stop, &mut streams, &mut |_| {});
+        let mut out = std::io::sink();
+        let mut err = Tagged { number, said: prepared.shell.status_line(), line: Vec::new() };
+        let mut nothing = std::io::sink();
+        let err: &mut dyn Write = if told.quiet { &mut nothing } else { &mut err };
+        let result =
+            headless::run(&ops, &events, told, stop, &mut Streams { out: &mut out, err }, &mut |_| {});
         let report = AttemptReport::new(number, seed, &result);
         let _ = ended.send(Ended { report, result });
         // The copy may go only when nobody works in it.
         drop(ops);
         await_end(&events);
+    }
+}
+
+/// Passes whole lines on to stderr, each with the number of its attempt.
+struct Tagged {
+    number: usize,
+    /// What was said once for all of them.
+    said: String,
+    line: Vec<u8>,
+}
+
+impl Write for Tagged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        for byte in bytes {
+            if *byte != b'\n' {
+                self.line.push(*byte);
+                continue;
+            }
+            let line = String::from_utf8_lossy(&self.line);
+            if !line.trim().is_empty() && line != self.said {
+                eprintln!("[{}] {line}", self.number);
+            }
+            self.line.clear();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -240,6 +240,31 @@ fn of_several_attempts_the_one_that_passes_is_kept() {
 }
 
 #[test]
+fn what_attempts_do_is_told_with_their_numbers() {
+    let project = project();
+    for (number, word) in [(1, "hallo"), (2, "hello")] {
+        let turns = [edit("greet.sh", "helo", word), json!("Done."), json!("No."), json!("No.")];
+        let path = project.home.path().join(format!("script{number}.json"));
+        std::fs::write(path, Value::from(turns.to_vec()).to_string()).unwrap();
+    }
+    let scripts = project.home.path().join("script{attempt}.json");
+    let output = project.command_of(&scripts, &["--until", CHECK, "--attempts", "2"]).output().unwrap();
+    assert_code(&output, 0);
+    let err = err(&output);
+    for part in [
+        "2 attempts, each in a private copy",
+        "[1] -> edit greet.sh",
+        "[2] -> edit greet.sh",
+        "attempt 2 of 2 (seed 1): passes after 1 round, 1 file (+1 -1)",
+        "attempt 1 of 2 (seed 0): ",
+    ] {
+        assert!(err.contains(part), "{part} is not in {err}");
+    }
+    assert_eq!(err.matches("sandbox: none, as asked").count(), 1, "once for all: {err}");
+    assert_eq!(out(&output), "Done.\n");
+}
+
+#[test]
 fn where_no_attempt_passes_everything_is_as_it_was() {
     let wrong =
         |word: &str| vec![edit("greet.sh", "helo", word), json!("Done."), json!("I give up."), json!("No.")];
