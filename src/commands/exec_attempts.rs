@@ -50,7 +50,13 @@ pub(super) fn run(
     let first = open(copies[0].root())?;
     let command = args.until.as_deref().unwrap_or_default();
     match exec_until::first(command, args, &first, &prepared.shell, prepared.time_left(), cancel)? {
-        First::Passes(result) => return Ok(headless::report(*result, &shown, &mut streams)),
+        First::Passes(mut result) => {
+            if let Some(file) = &args.patch {
+                patch(file, &copies[0], &mut result)
+                    .map_err(|(message, hint)| Failure::new(exit::TASK_FAILED, message).hint(hint))?;
+            }
+            return Ok(headless::report(*result, &shown, &mut streams));
+        }
         First::Fails { until, attachment } => {
             shown.until = Some(until);
             shown.attachments.push(attachment);
@@ -84,13 +90,13 @@ pub(super) fn run(
         ..shown.clone()
     };
     if !silent {
-        eprintln!("{}", escape_line(&prepared.shell.status_line()));
-        eprintln!("{n} attempts, each in a private copy; what they do is marked with their number");
+        tell(&escape_line(&prepared.shell.status_line()));
+        tell(&format!("{n} attempts, each in a private copy; what they do is marked with their number"));
     }
     let ended = all(tries, &prepared, &told, cancel, &mut |report| {
         if !silent {
             let line = format!("attempt {} of {n} (seed {}): {}", report.number, report.seed, say(report));
-            eprintln!("{}", escape_line(&line));
+            tell(&escape_line(&line));
         }
     });
     let result = settle(ended, args, original, &mut copies, cancel.load(Ordering::SeqCst));
@@ -123,7 +129,7 @@ fn all(
     prepared: &Prepared,
     told: &headless::Options,
     cancel: &AtomicBool,
-    tell: &mut dyn FnMut(&AttemptReport),
+    ended_one: &mut dyn FnMut(&AttemptReport),
 ) -> Vec<Ended> {
     let stops: Vec<AtomicBool> = tries.iter().map(|_| AtomicBool::new(false)).collect();
     let (sender, ends) = channel();
@@ -138,7 +144,7 @@ fn all(
         loop {
             match ends.recv_timeout(TICK) {
                 Ok(end) => {
-                    tell(&end.report);
+                    ended_one(&end.report);
                     if end.report.passed {
                         stop();
                     }
@@ -174,6 +180,11 @@ impl Try {
     }
 }
 
+/// A line on stderr; one that nobody reads any more is lost.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Passes whole lines on to stderr, each with the number of its attempt.
 struct Tagged {
     number: usize,
@@ -191,7 +202,7 @@ impl Write for Tagged {
             }
             let line = String::from_utf8_lossy(&self.line);
             if !line.trim().is_empty() && line != self.said {
-                eprintln!("[{}] {line}", self.number);
+                tell(&format!("[{}] {line}", self.number));
             }
             self.line.clear();
         }
@@ -266,9 +277,7 @@ fn settle(
     }
     let copy = &mut copies[report.number - 1];
     let landed = match &args.patch {
-        Some(file) => write(file, copy).map(|files_changed| {
-            result.patch = Some(PatchReport { file: file.display().to_string(), files_changed });
-        }),
+        Some(file) => patch(file, copy, &mut result),
         None => land(copy, original),
     };
     if let Err((message, hint)) = landed {
@@ -278,9 +287,16 @@ fn settle(
             report.number,
             place.display()
         );
-        outcome.ending = Ending::Failed { message, hint };
+        result.outcome.get_or_insert_with(|| TurnOutcome::ended(Ending::Done)).ending =
+            Ending::Failed { message, hint };
     }
     result
+}
+
+fn patch(file: &Path, copy: &PrivateCopy, result: &mut ExecResult) -> Result<(), (String, String)> {
+    let files_changed = write(file, copy)?;
+    result.patch = Some(PatchReport { file: file.display().to_string(), files_changed });
+    Ok(())
 }
 
 fn land(copy: &PrivateCopy, original: &Workspace) -> Result<(), (String, String)> {

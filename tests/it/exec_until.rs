@@ -291,6 +291,13 @@ fn an_attempt_that_passes_can_be_a_patch() {
     assert_eq!(text(&project, "greet.sh"), "echo helo\n");
     assert!(std::fs::read_to_string(file).unwrap().contains("+echo hello\n"));
     assert_eq!(object(&output)["patch"]["files_changed"], 1);
+    // Where nothing is to be done there is a patch too, of nothing.
+    std::fs::write(project.files.path().join("greet.sh"), "echo hello\n").unwrap();
+    let file = project.home.path().join("none.patch");
+    let output = attempts(&project, &[], &["--attempts", "2", "--patch", file.to_str().unwrap()]);
+    assert_code(&output, 0);
+    assert_eq!(object(&output)["patch"]["files_changed"], 0);
+    assert_eq!(std::fs::read(file).unwrap(), b"");
 }
 
 #[test]
