@@ -115,19 +115,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Message::new(Role::System, "You answer questions about source text in a few words."),
         Message::new(Role::User, format!("{}\nQuestions about this text follow.", text(&model, tokens))),
     ];
+    let mut held = first.clone();
+    held.push(Message::new(Role::Assistant, "Ready."));
+    let questions: Vec<Vec<Message>> = (1..=WORDS.len())
+        .map(|i| {
+            let question = format!("What is the code word of section {i}? Answer with the code word only.");
+            held.iter().cloned().chain([Message::new(Role::User, question)]).collect()
+        })
+        .collect();
+    let asked: Vec<String> = questions
+        .iter()
+        .map(|messages| format::text(&ChatFormat::HermesQwen25.render(messages, &[], true)))
+        .collect();
+    std::fs::write(prompts, serde_json::to_string(&asked)?)?;
     let (_, cold, prefilled) = ask(&mut model, &first, 1)?;
     println!("{} KV: {prefilled} tokens prefilled, first token after {cold:.1} s", kv.name());
     println!("anonymous memory {:.0} MB", memory::resident_beside_files().unwrap_or(0) as f64 / 1e6);
-    let mut asked = Vec::new();
     let mut right = 0;
-    let mut held = first.clone();
-    held.push(Message::new(Role::Assistant, "Ready."));
-    for (i, word) in WORDS.iter().enumerate() {
-        let question = format!("What is the code word of section {}? Answer with the code word only.", i + 1);
-        let messages: Vec<Message> =
-            held.iter().cloned().chain([Message::new(Role::User, question)]).collect();
-        asked.push(format::text(&ChatFormat::HermesQwen25.render(&messages, &[], true)));
-        let (answer, seconds, new) = ask(&mut model, &messages, 24)?;
+    for (i, (word, messages)) in WORDS.iter().zip(&questions).enumerate() {
+        let (answer, seconds, new) = ask(&mut model, messages, 24)?;
         let word = format!("{word}-{}", 100 + i * 37);
         let found = answer.contains(&word);
         right += usize::from(found);
@@ -138,7 +144,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     println!("{right} of 10 quoted");
-    std::fs::write(prompts, serde_json::to_string(&asked)?)?;
     drop(model);
     let started = Instant::now();
     let mut model = load(path, kv, context, folder.path())?;
