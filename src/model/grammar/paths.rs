@@ -25,7 +25,7 @@ pub struct Place {
 /// What the text of a component says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct Component {
-    /// Dots only, so far.
+    /// Dots only, so far, or bytes of blanks that are not ASCII: no name that a tool takes.
     dots: bool,
     blank_end: bool,
     /// Bytes that agree with a name that may not be written, for each of them; `OFF` where one does not.
@@ -40,7 +40,7 @@ const MAX_NAME: u16 = 200;
 
 impl Component {
     fn step(mut self, byte: u8) -> Self {
-        self.dots &= byte == b'.';
+        self.dots &= byte == b'.' || of_a_wide_blank(byte);
         self.blank_end = byte == b' ' || byte == b'.';
         for (at, name) in self.kept.iter_mut().zip(KEPT) {
             *at = match name.get(usize::from(*at)) {
@@ -60,6 +60,11 @@ impl Component {
     fn is_kept(self) -> bool {
         self.kept.iter().zip(KEPT).any(|(at, name)| usize::from(*at) == name.len())
     }
+}
+
+/// Whether UTF-8 writes a blank beyond ASCII (U+0085, U+00A0, U+1680, U+2000 to U+200A, U+2028 and on, U+3000) with this byte.
+fn of_a_wide_blank(byte: u8) -> bool {
+    matches!(byte, 0x80..=0x8a | 0x9a | 0x9f | 0xa0 | 0xa8 | 0xa9 | 0xaf | 0xc2 | 0xe1..=0xe3)
 }
 
 #[derive(Debug)]
