@@ -97,6 +97,7 @@ fn ask(
         words_only: false,
         values: None,
         aside: most > 1,
+        frame: None,
         cancel: &never,
     };
     let started = Instant::now();

@@ -168,6 +168,7 @@ fn calls(model: &mut LocalModel, format: ChatFormat, turns: usize) {
             must_call: None,
             words_only: false,
             aside: false,
+            frame: None,
             values: Some(&values),
             cancel: &never,
         };
@@ -398,6 +399,7 @@ fn rewrite(model: &mut LocalModel, format: ChatFormat, most: usize) {
                 must_call: Some(&required),
                 words_only: false,
                 aside: false,
+                frame: None,
                 values: Some(&values),
                 cancel: &never,
             };

@@ -33,6 +33,9 @@ pub struct Asked {
     pub must_call: Option<RequiredCall>,
     #[serde(default)]
     pub words_only: bool,
+    /// Where it was not the session's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
     pub stop: StopReason,
     /// Tokens before it.
     pub prompt: usize,

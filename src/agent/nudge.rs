@@ -9,8 +9,12 @@ pub struct Wish {
     pub check: Option<String>,
     /// The check as a command line, where the request names one.
     pub command: Option<String>,
+    /// The command is to be run, and nothing else is asked for but what it says.
+    pub runs: bool,
     /// What to search the files for before a question about them is answered.
     pub subject: Option<String>,
+    /// Where that finds nothing: any of the words.
+    pub words: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +27,27 @@ pub enum Kind {
 impl Wish {
     pub fn of(request: &str) -> Self {
         let check = named_check(request);
-        let command =
-            check.as_deref().and_then(|check| check.strip_prefix('`')?.strip_suffix('`')).map(Into::into);
-        Self { kind: kind(request), check, command, subject: subject(request) }
+        let command = check.as_deref().and_then(|check| check.strip_prefix('`')?.strip_suffix('`'));
+        let mut wish = Self {
+            kind: kind(request),
+            command: command.map(Into::into),
+            check,
+            runs: false,
+            subject: None,
+            words: None,
+        };
+        let stems = stems(request);
+        wish.subject = subject(&stems);
+        wish.words = (!stems.is_empty()).then(|| format!("(?i){}", stems.join("|")));
+        let first = words(request).next().unwrap_or_default();
+        if wish.kind != Kind::Change && matches!(first.as_str(), "run" | "execute" | "rerun") {
+            // Whatever stands in the ticks is what to run here.
+            let quoted = request.split('`').nth(1).filter(|_| request.matches('`').count() >= 2);
+            wish.command = quoted.map(Into::into).or(wish.command);
+            wish.runs = wish.command.is_some();
+            wish.kind = if wish.runs { Kind::Question } else { wish.kind };
+        }
+        wish
     }
 
     /// Whether a command is named that shows what to change: a small model is then led (see `repair`).
@@ -38,9 +60,8 @@ impl Wish {
 const SUBJECT_WORDS: usize = 4;
 const SUBJECT_LETTERS: usize = 4;
 
-/// A regular expression for the lines where two of the request's own words meet, in any form and order; `None` where it
-/// has fewer than two.
-fn subject(request: &str) -> Option<String> {
+/// The request's own words, in any form.
+fn stems(request: &str) -> Vec<String> {
     let mut stems: Vec<String> = Vec::new();
     for word in request.split(|c: char| !c.is_alphanumeric() && c != '_') {
         let word = word.to_lowercase();
@@ -54,6 +75,11 @@ fn subject(request: &str) -> Option<String> {
         }
     }
     stems.truncate(SUBJECT_WORDS);
+    stems
+}
+
+/// A regular expression for the lines where two of the words meet, in any order; `None` where there are fewer than two.
+fn subject(stems: &[String]) -> Option<String> {
     let pairs: Vec<String> = stems
         .iter()
         .flat_map(|a| stems.iter().filter(move |b| *b != a).map(move |b| format!("{a}.*{b}")))
@@ -336,6 +362,21 @@ mod tests {
     }
 
     #[test]
+    fn a_command_to_run_is_no_change_and_needs_no_known_name() {
+        let runs = |request: &str| {
+            let wish = Wish::of(request);
+            wish.runs.then_some((wish.kind, wish.command.unwrap_or_default()))
+        };
+        let ls = Some((Kind::Question, "ls -la".to_string()));
+        assert_eq!(runs("Run `ls -la`."), ls);
+        assert_eq!(runs("run `ls -la` and tell me what it prints"), ls);
+        assert_eq!(runs("Run cargo test").map(|(_, command)| command).as_deref(), Some("cargo test"));
+        assert_eq!(runs("Run `make test` and fix what fails"), None);
+        assert_eq!(runs("Run it"), None);
+        assert_eq!(runs("Run the `main"), None);
+    }
+
+    #[test]
     fn named_checks() {
         for (request, expected) in [
             ("Fix it and run `cargo test --lib`.", Some("`cargo test --lib`")),
@@ -375,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_question_is_searched_for_by_the_words_that_are_its_own() {
-        let subject = |request| subject(request);
+        let subject = |request| subject(&stems(request));
         assert_eq!(
             subject("Which module may spawn processes?").as_deref(),
             Some("(?i)spawn.*process|process.*spawn")
@@ -383,5 +424,7 @@ mod tests {
         assert_eq!(subject("What does this do?"), None);
         assert_eq!(subject("How are tokens sampled?").as_deref(), Some("(?i)token.*sampl|sampl.*token"));
         assert_eq!(subject("Processing and process"), None);
+        assert_eq!(Wish::of("Where are orders paid?").words.as_deref(), Some("(?i)order|paid"));
+        assert_eq!(Wish::of("What is it?").words, None);
     }
 }

@@ -32,13 +32,7 @@ pub fn first_message(surroundings: &Surroundings, request: &str) -> String {
     let files = short_list(&surroundings.files, FILE_LIST_CHARS);
     let files = if files.is_empty() { files } else { block(note("files", &[("list", &files)])) };
     let memory = surroundings.memory.as_ref().map_or(String::new(), |memory| block(memory.shown()));
-    let named: String = surroundings
-        .named
-        .iter()
-        .map(|(path, text)| {
-            block(note("named_file", &[("path", path), ("text", text.trim_end_matches('\n'))]))
-        })
-        .collect();
+    let named: String = surroundings.named.iter().map(|file| block(named_block(file))).collect();
     fill(
         FIRST_MESSAGE,
         &[
@@ -56,11 +50,23 @@ pub fn first_message(surroundings: &Surroundings, request: &str) -> String {
     .to_string()
 }
 
-/// A later message of the user; a mode that changed meanwhile is told first.
-pub fn later_message(request: &str, new_mode: Option<ApprovalMode>) -> String {
-    match new_mode {
-        Some(mode) => format!("{}\n\n{request}", mode_note(mode)),
-        None => request.to_string(),
+fn named_block((path, text): &(String, String)) -> String {
+    note("named_file", &[("path", path), ("text", text.trim_end_matches('\n'))]).trim_end().to_string()
+}
+
+/// A later message of the user; a mode that changed meanwhile is told first, then the files it names as they are now,
+/// where that was not `shown` before.
+pub fn later_message(
+    request: &str,
+    new_mode: Option<ApprovalMode>,
+    named: &[(String, String)],
+    shown: &dyn Fn(&str) -> bool,
+) -> String {
+    let files = named.iter().map(named_block).filter(|block| !shown(block));
+    let parts: Vec<String> = new_mode.map(mode_note).into_iter().chain(files).collect();
+    match parts.is_empty() {
+        true => request.to_string(),
+        false => format!("{}\n\n{request}", parts.join("\n\n")),
     }
 }
 
@@ -124,10 +130,7 @@ fn folded(files: &[String], depth: usize) -> Vec<String> {
 /// Files of the workspace that the request names, by path or by a name that only one file has; in the order named.
 pub fn named_files(request: &str, files: &[String]) -> Vec<String> {
     let mut named: Vec<String> = Vec::new();
-    for word in request.split(|c: char| c.is_whitespace() || "`'\"()[]{}<>,;!?*".contains(c)) {
-        let word = word.trim_start_matches("./").trim_end_matches(['.', ':']);
-        // `src/lib.rs:12` and `src/lib.rs:12:5` name a place in a file.
-        let path = word.split(':').next().unwrap_or_default();
+    for path in paths(request) {
         if path.is_empty() || !path.contains(['.', '/']) && !files.iter().any(|file| file == path) {
             continue;
         }
@@ -140,6 +143,34 @@ pub fn named_files(request: &str, files: &[String]) -> Vec<String> {
         }
     }
     named
+}
+
+/// The words of `request` that may be paths.
+fn paths(request: &str) -> impl Iterator<Item = &str> {
+    request.split(|c: char| c.is_whitespace() || "`'\"()[]{}<>,;!?*@".contains(c)).map(|word| {
+        let word = word.trim_start_matches("./").trim_end_matches(['.', ':']);
+        // `src/lib.rs:12` and `src/lib.rs:12:5` name a place in a file.
+        word.split(':').next().unwrap_or_default()
+    })
+}
+
+/// Endings that make a word the name of a file.
+const ENDINGS: &[&str] = &[
+    "py", "rs", "js", "mjs", "ts", "tsx", "jsx", "go", "c", "h", "cc", "cpp", "hpp", "java", "rb", "php",
+    "sh", "lua", "sql", "md", "txt", "toml", "json", "yml", "yaml", "ini", "cfg", "html", "css", "csv",
+];
+
+/// The one file that the request names and that is not there yet.
+pub fn new_file(request: &str, files: &[String]) -> Option<String> {
+    let mut new = paths(request).filter(|path| {
+        let ending = path.rsplit_once('.').filter(|(stem, _)| !stem.is_empty() && !stem.ends_with('/'));
+        ending.is_some_and(|(_, ending)| ENDINGS.contains(&ending))
+            && !path.starts_with('/')
+            && !path.split('/').any(|part| part == "..")
+            && !files.iter().any(|file| file == path || file.ends_with(&format!("/{path}")))
+    });
+    let first = new.next()?;
+    new.all(|other| other == first).then(|| first.to_string())
 }
 
 #[cfg(test)]
@@ -168,6 +199,16 @@ mod tests {
              Notes from the repository's AGENTS.md (written by its authors, not by the user):\n<notes>\nUse {tabs}.\n</notes>\n\n\
              src/lib.rs:\n```\nfn {request}() {}\n```\n\nRequest: Fix src/lib.rs"
         );
+    }
+
+    #[test]
+    fn a_later_message_shows_files_that_were_not_shown_as_they_are() {
+        let named = [("a.py".to_string(), "x = 1\n".to_string())];
+        let message = |shown: bool, mode| later_message("Look at a.py", mode, &named, &|_| shown);
+        assert_eq!(message(true, None), "Look at a.py");
+        assert_eq!(message(false, None), "a.py:\n```\nx = 1\n```\n\nLook at a.py");
+        let told = message(false, Some(ApprovalMode::AutoEdit));
+        assert!(told.starts_with("Mode: auto-edit.") && told.ends_with("\n\nLook at a.py"), "{told}");
     }
 
     #[test]
@@ -204,6 +245,10 @@ mod tests {
         assert_eq!(named("Fix `lib.rs`, see src/lib.rs:12:5."), ["src/lib.rs"]);
         assert_eq!(named("In ./tests/lib_test.py and (Makefile)!"), ["tests/lib_test.py", "Makefile"]);
         assert_eq!(named("mod.rs is ambiguous, a/mod.rs is not"), ["a/mod.rs"]);
+        let new = |request| new_file(request, &files);
+        assert_eq!(new("Write `src/new.rs`, as in src/lib.rs.").as_deref(), Some("src/new.rs"));
+        assert_eq!(new("Move lib.rs to a.rs or b.rs"), None);
+        assert_eq!(new("Call self.run, e.g. in lib.rs, version 1.2, not /tmp/x.py or ../x.py or .py"), None);
         assert!(named("lib is no file. Nor is nothing.rs or ../etc/passwd or /").is_empty());
     }
 }

@@ -124,6 +124,48 @@ pub fn language(path: &str) -> Option<&'static str> {
     })
 }
 
+/// What a block of code stands between.
+pub const FENCE: &str = "```";
+
+/// The text of the first block of code in `answer`, as a version of `old`; `None` where there is none, it is no other
+/// text, or it has lost much that nobody asked to remove.
+pub fn rewritten(answer: &str, old: &str, request: &str) -> Option<String> {
+    let (_, block) = answer.split_once(FENCE)?;
+    let (_, text) = block.split_once('\n')?;
+    let text = text.split_once(&format!("\n{FENCE}")).map_or(text, |(text, _)| text).trim_end_matches('\n');
+    let new = if old.ends_with('\n') { format!("{text}\n") } else { text.to_string() };
+    let lines = |text: &str| text.lines().filter(|line| !line.trim().is_empty()).count();
+    let goes = ["remove", "delete", "drop", "simplif", "shorten", "replace", "merge", "inline"];
+    let may_shrink = goes.iter().any(|word| request.to_lowercase().contains(word));
+    let whole = may_shrink || lines(&new) * 4 >= lines(old) * 3;
+    (whole && !text.trim().is_empty() && new != old).then_some(new)
+}
+
+/// Whether a line of `old` is gone in `new` and none that came resembles it: a small model that writes a file anew may
+/// stop too soon or leave out what it had just described.
+pub fn loses(old: &str, new: &str) -> bool {
+    let words = |line: &str| -> Vec<String> {
+        let word = |c: char| !c.is_alphanumeric() && c != '_';
+        line.split(word).filter(|word| !word.is_empty()).map(Into::into).collect()
+    };
+    let only = |a: &str, b: &str| -> Vec<Vec<String>> {
+        let mut others: Vec<&str> = b.lines().map(str::trim).collect();
+        let mut left = Vec::new();
+        for line in a.lines().map(str::trim) {
+            match others.iter().position(|other| *other == line) {
+                Some(at) => drop(others.swap_remove(at)),
+                None => left.push(words(line)),
+            }
+        }
+        left
+    };
+    let came = only(new, old);
+    only(old, new).iter().filter(|gone| gone.len() > 1).any(|gone| {
+        let shared = |line: &Vec<String>| gone.iter().filter(|word| line.contains(word)).count();
+        came.iter().map(shared).max().unwrap_or(0) * 2 < gone.len()
+    })
+}
+
 /// Where the code that may change ends: tests in the same file are not to be bent.
 pub fn changeable(text: &str) -> usize {
     text.find("#[cfg(test)]").unwrap_or(text.len())
@@ -225,6 +267,26 @@ mod tests {
         check("a\nb\n", "a\nn\nb\n", "a\n", "a\nn\n");
         check("a\nb\nc\n", "a\nc\n", "b\n", "");
         check("x\nx\n", "x\ny\n", "x\nx\n", "x\ny\n");
+    }
+
+    #[test]
+    fn a_block_of_code_is_a_version_of_its_file() {
+        let check = |answer: &str, request: &str, expect: Option<&str>| {
+            assert_eq!(rewritten(answer, "a\nb\nc\nd\n", request).as_deref(), expect, "{answer}");
+        };
+        check("```py\na\nB\nc\nd\n```\nThat was it.", "change b", Some("a\nB\nc\nd\n"));
+        check("Here:\n```\na\nb\nc\nd\ne\n\n```", "add e", Some("a\nb\nc\nd\ne\n"));
+        check("```\na\nb\nc\nd\n```", "change b", None);
+        check("```\na\n```", "change a", None);
+        check("```\na\n```", "Remove all but a", Some("a\n"));
+        check("```\n\n```", "delete it", None);
+        check("I changed it.", "change b", None);
+        assert_eq!(rewritten("```\nx\n```", "y", "").as_deref(), Some("x"));
+        let old = "def f(a):\n    return a * 2\n\n\ndef g(a):\n    return a + 1\n";
+        assert!(loses(old, &old.replace("    return a + 1\n", "    \"\"\"What is added.\"\"\"\n")));
+        assert!(loses(old, "def f(a):\n    return a * 2\n"));
+        assert!(!loses(old, &old.replace("a + 1", "1 + a").replace("f(a)", "f(b)")));
+        assert!(!loses(old, &old.replace("def g", "# more\ndef g")));
     }
 
     proptest::proptest! {

@@ -59,26 +59,8 @@ fn gather(
     request: &str,
     count: &dyn Fn(&str) -> usize,
 ) -> Surroundings {
-    let text_of = |path: &str| match workspace.read(path).ok()?.content {
-        ReadContent::Text(text) if text.valid_utf8 => Some(text.shown().into_owned()),
-        _ => None,
-    };
     let mut files = workspace.files(MAX_FILES);
     files.sort();
-    let mut named = Vec::new();
-    // Where the turn leads it reads the file itself, after what the command shows.
-    if is_small(info) && !Wish::of(request).leads() {
-        let mut left = info.context / NAMED_SHARE;
-        for path in named_files(request, &files) {
-            let Some(text) = text_of(&path) else { continue };
-            let tokens = count(&text);
-            // A part of a file misleads more than it helps: such a file is left to read_file.
-            if tokens <= left {
-                left -= tokens;
-                named.push((path, text));
-            }
-        }
-    }
     let root = workspace.root();
     Surroundings {
         directory: root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned(),
@@ -86,7 +68,42 @@ fn gather(
         branch: workspace.git_branch(),
         mode: options.mode,
         files,
-        memory: Memory::find(text_of, (info.context / MEMORY_SHARE * 3).min(MEMORY_CHARS)),
-        named,
+        memory: Memory::find(
+            |path| text_of(workspace, path),
+            (info.context / MEMORY_SHARE * 3).min(MEMORY_CHARS),
+        ),
+        named: named_texts(workspace, info, request, count),
     }
+}
+
+fn text_of(workspace: &Workspace, path: &str) -> Option<String> {
+    match workspace.read(path).ok()?.content {
+        ReadContent::Text(text) if text.valid_utf8 => Some(text.shown().into_owned()),
+        _ => None,
+    }
+}
+
+/// The files that a request to a small model names, with their text.
+pub fn named_texts(
+    workspace: &Workspace,
+    info: &ModelInfo,
+    request: &str,
+    count: &dyn Fn(&str) -> usize,
+) -> Vec<(String, String)> {
+    let mut named = Vec::new();
+    // Where the turn leads it reads the file itself, after what the command shows.
+    if !is_small(info) || Wish::of(request).leads() {
+        return named;
+    }
+    let mut left = info.context / NAMED_SHARE;
+    for path in named_files(request, &workspace.files(MAX_FILES)) {
+        let Some(text) = text_of(workspace, &path) else { continue };
+        let tokens = count(&text);
+        // A part of a file misleads more than it helps: such a file is left to read_file.
+        if tokens <= left {
+            left -= tokens;
+            named.push((path, text));
+        }
+    }
+    named
 }

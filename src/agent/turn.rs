@@ -11,7 +11,7 @@ mod lead;
 pub use effects::{Effect, Input, Must, Rules, Spent, Stop, ToolReport};
 
 use super::nudge::{self, Facts, Kind, Nudge, Wish};
-use super::opening::named_files;
+use super::opening::{named_files, new_file};
 use super::prompts::note;
 use super::protocol::{Access, Decision, Denial, Ending, Event, Limit, Usage};
 use crate::chat::{self, Message, Role, ToolCall, ToolSpec};
@@ -24,6 +24,7 @@ use std::sync::Arc;
 const SHELL: &str = "run_shell_command";
 const EDIT: &str = "edit";
 const SEARCH: &str = "grep_search";
+const WRITE: &str = "write_file";
 
 /// The same call with the same result so often in a row ends the turn.
 const SAME_CALL_STOPS: usize = 5;
@@ -47,8 +48,15 @@ enum State {
 #[derive(Debug, Clone, PartialEq)]
 enum Repair {
     Untried,
-    Reading { file: String },
-    Trying { file: String, tries: usize },
+    Reading {
+        file: String,
+    },
+    Trying {
+        file: String,
+        tries: usize,
+    },
+    /// The model writes the file anew, and the turn makes the edit of it.
+    Rewriting,
     Over,
 }
 
@@ -83,6 +91,8 @@ pub struct Turn {
     led: bool,
     repair: Repair,
     named: Vec<String>,
+    /// A file the request names and that is not there yet.
+    new: Option<String>,
     /// The lines that the version in hand replaces, and its own.
     version: (String, String),
     /// What the check took before anything was changed.
@@ -104,10 +114,12 @@ impl Turn {
     pub fn new(request: &str, tools: Arc<[ToolSpec]>, rules: Rules) -> Self {
         let wish = Wish::of(request);
         let named = if rules.small { named_files(request, &rules.files) } else { Vec::new() };
+        let new = if rules.small { new_file(request, &rules.files) } else { None };
         Self {
             rules,
             tools,
             wish,
+            new,
             state: State::New,
             queue: VecDeque::new(),
             notes: Vec::new(),
@@ -151,10 +163,13 @@ impl Turn {
                     self.searched = true;
                     self.own_calls(vec![search], &mut effects);
                 }
-                (None, None) => {
-                    self.must = self.first_answer();
-                    self.call_model(&mut effects);
-                }
+                (None, None) => match self.first_rewrite() {
+                    Some(file) => self.rewrite(file, &mut effects),
+                    None => {
+                        self.must = self.first_answer();
+                        self.call_model(&mut effects);
+                    }
+                },
             },
             (State::Revising, Input::Revised { call, usage }) => self.revised(call, usage, &mut effects),
             (State::Generating, Input::Generated(generated)) => self.generated(generated, &mut effects),
@@ -192,6 +207,9 @@ impl Turn {
     }
 
     fn call_model(&mut self, effects: &mut Vec<Effect>) {
+        if self.must == Must::Answer {
+            self.notes.push(self.asked_for_words());
+        }
         for text in std::mem::take(&mut self.notes) {
             effects.push(Effect::Append(Message::new(Role::User, text)));
         }

@@ -19,6 +19,7 @@ fn tools() -> Arc<[ToolSpec]> {
             &["file_path"],
         ),
         spec("edit", json!({"file_path": {"type": "string"}}), &["file_path"]),
+        spec("write_file", json!({"file_path": {"type": "string"}}), &["file_path"]),
         spec("grep_search", json!({"pattern": {"type": "string"}}), &["pattern"]),
         spec("run_shell_command", json!({"command": {"type": "string"}}), &["command"]),
     ])
@@ -153,7 +154,7 @@ fn several_calls_run_in_order_and_an_error_in_one_stops_none() {
     assert_eq!(texts[0], (Role::Tool, "Error: no such file"));
     assert_eq!(
         texts[1].1,
-        "Error: there is no tool `nope`. The tools are: read_file, edit, grep_search, run_shell_command."
+        "Error: there is no tool `nope`. The tools are: read_file, edit, write_file, grep_search, run_shell_command."
     );
     assert_eq!(effects.last(), Some(&Effect::Judge { call: read("b") }));
 }
@@ -477,7 +478,9 @@ fn a_question_to_a_small_model_changes_nothing_and_gets_an_answer() {
     turn.handle(Input::Start);
     turn.handle(Input::Generated(answer("", &[call("edit", json!({"file_path": "a"}))])));
     let effects = turn.handle(judged(Verdict::Run, Access::Write));
-    assert!(appended(&effects)[0].1.contains("a question"), "{effects:?}");
+    let texts = appended(&effects);
+    assert!(texts[0].1.contains("a question"), "{effects:?}");
+    assert_eq!(texts[1], (Role::User, note("answer_now", &[]).as_str()));
     assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Answer }));
     assert_eq!(outcome(&turn.handle(Input::Generated(answer("It adds.", &[])))).ending, Ending::Done);
 }
@@ -505,13 +508,76 @@ fn a_small_model_starts_from_the_files_that_the_request_names() {
     let small = || Rules { small: true, files: Arc::from(["src/a.rs".to_string()]), ..rules() };
     for (request, must) in [
         ("What does src/a.rs do?", Must::Answer),
-        ("Rename x in src/a.rs", Must::Call("edit")),
+        ("Write src/c.rs with the tests of src/a.rs", Must::Call("write_file")),
         ("src/a.rs crashes", Must::Nothing),
-        ("What does src/b.rs do?", Must::Nothing),
+        ("What does src/b do?", Must::Nothing),
     ] {
         let effects = Turn::new(request, tools(), small()).handle(Input::Start);
-        assert_eq!(effects, [Effect::CallModel { max_tokens: None, must }], "{request}");
+        assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must }), "{request}");
+        let asked = note("answer_from_files", &[("files", "src/a.rs")]);
+        let told = if must == Must::Answer { vec![(Role::User, asked.as_str())] } else { Vec::new() };
+        assert_eq!(appended(&effects), told, "{request}");
     }
+}
+
+#[test]
+fn a_small_model_writes_the_one_file_anew_and_the_turn_makes_the_edit_of_it() {
+    let rules = || Rules { small: true, files: Arc::from(["src/a.rs".to_string()]), ..rules() };
+    let begun = || {
+        let mut turn = Turn::new("Rename x in src/a.rs", tools(), rules());
+        assert_eq!(
+            turn.handle(Input::Start),
+            [Effect::Rewrite { file: "src/a.rs".into(), max_tokens: None }]
+        );
+        turn
+    };
+    let mut turn = begun();
+    let edit = call("edit", json!({"file_path": "src/a.rs"}));
+    let usage = Usage { completion: 30, ..Usage::default() };
+    let effects = turn.handle(Input::Revised { call: Some(edit.clone()), usage });
+    assert_eq!(effects.last(), Some(&Effect::Judge { call: edit }));
+    turn.handle(judged(Verdict::Run, Access::Write));
+    // Done: what is left is to say so, and nothing is called any more.
+    let effects = turn.handle(output("edited"));
+    assert_eq!(appended(&effects)[1].1, note("answer_what_changed", &[]));
+    assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Answer }));
+    let effects = turn.handle(Input::Generated(answer("Renamed.", &[])));
+    assert_eq!((&outcome(&effects).ending, outcome(&effects).usage.completion), (&Ending::Done, 40));
+    // No file came of it: the model makes the edit itself.
+    let none = Input::Revised { call: None, usage: Usage::default() };
+    let effects = begun().handle(none);
+    assert_eq!(effects, [Effect::CallModel { max_tokens: None, must: Must::Call("edit") }]);
+    // A refused edit is the model's to go on from.
+    let mut turn = begun();
+    let edit = call("edit", json!({"file_path": "src/a.rs"}));
+    turn.handle(Input::Revised { call: Some(edit), usage: Usage::default() });
+    turn.handle(judged(Verdict::Ask("why".into()), Access::Write));
+    let effects = turn.handle(Input::Decided(Decision::Deny { reason: None }));
+    assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Nothing }));
+    // Larger models work as they like.
+    let effects = Turn::new("Rename x in src/a.rs", tools(), super::tests::rules()).handle(Input::Start);
+    assert_eq!(effects, [Effect::CallModel { max_tokens: None, must: Must::Nothing }]);
+}
+
+#[test]
+fn a_command_that_a_small_model_is_to_run_runs_and_is_told_of() {
+    let small = Rules { small: true, ..rules() };
+    let mut turn = Turn::new("Run `ls -a` and tell me what it prints.", tools(), small);
+    let ls = call("run_shell_command", json!({"command": "ls -a"}));
+    assert_eq!(turn.handle(Input::Start).last(), Some(&Effect::Judge { call: ls }));
+    turn.handle(judged(Verdict::Run, Access::Execute));
+    let failed = ToolReport::Output {
+        text: "exit code 2".into(),
+        summary: String::new(),
+        diff: String::new(),
+        ok: false,
+        seconds: 1,
+    };
+    let effects = turn.handle(Input::ToolDone(failed));
+    assert_eq!(appended(&effects)[1].1, note("answer_from_output", &[]));
+    assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Answer }));
+    let effects = turn.handle(Input::Generated(answer("```\nnothing\n```", &[])));
+    assert_eq!(outcome(&effects).ending, Ending::Done);
 }
 
 #[test]
@@ -525,13 +591,21 @@ fn a_small_model_asked_about_the_repository_gets_what_the_files_say_first() {
     );
     turn.handle(judged(Verdict::Run, Access::Read));
     let effects = turn.handle(output("lib.rs:1: spawns processes"));
+    assert_eq!(appended(&effects)[1].1, note("answer_from_lines", &[]));
     assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Answer }));
-    // Where nothing is found, the model looks for itself.
+    // Where nothing is found, any of the words will do; where that finds nothing either, the model hears so.
     let mut turn = Turn::new("Which module may spawn processes?", tools(), small());
     turn.handle(Input::Start);
     turn.handle(judged(Verdict::Run, Access::Read));
     let effects = turn.handle(output("no match"));
-    assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Nothing }));
+    assert!(
+        matches!(effects.last(), Some(Effect::Judge { call }) if call.arguments["pattern"] == "(?i)spawn|process"),
+        "{effects:?}"
+    );
+    turn.handle(judged(Verdict::Run, Access::Read));
+    let effects = turn.handle(output("no match"));
+    assert_eq!(appended(&effects)[1].1, note("answer_from_nothing", &[]));
+    assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Answer }));
     // A larger model is never led.
     let effects = Turn::new("Which module may spawn processes?", tools(), rules()).handle(Input::Start);
     assert_eq!(effects, [Effect::CallModel { max_tokens: None, must: Must::Nothing }]);

@@ -49,7 +49,17 @@ pub struct Request<'a> {
     /// A question beside the conversation: the last message asks it, and neither it nor the answer leaves a trace in
     /// what the model holds. The conversation's next token is the one it would have been.
     pub aside: bool,
+    /// How the answer to a question beside the conversation begins and ends. A model that we do not sample ourselves may
+    /// leave it aside.
+    pub frame: Option<Frame<'a>>,
     pub cancel: &'a AtomicBool,
+}
+
+/// An answer that copies, and so is free to repeat: it begins with the one text, given to the model as its first words, and is over where it comes to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    pub begins: &'a str,
+    pub ends: &'a str,
 }
 
 /// The beginning of a call that an answer must make: given to the model as its first words.

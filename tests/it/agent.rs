@@ -468,6 +468,26 @@ fn a_small_model_gets_its_files_few_tools_and_nudges() {
 }
 
 #[test]
+fn a_small_model_writes_a_file_anew_where_one_is_to_change() {
+    let mut project = Project::new();
+    project.info.billions = 1.5;
+    let turns = vec![says("```sh\necho $(($1 + $2))\n```"), says("It adds now."), says("It adds.")];
+    let running = project.start(turns);
+    let outcome = running.request("In add.sh add instead of subtracting");
+    assert_eq!((outcome.ending, outcome.answer.as_str()), (Ending::Done, "It adds now."));
+    assert_eq!(project.text("src/add.sh"), "echo $(($1 + $2))\n");
+    // The block of code was beside the conversation, which holds the edit that came of it.
+    let outcome = running.request("What does add.sh do?");
+    assert_eq!(outcome.answer, "It adds.");
+    let history = project.history();
+    assert!(!history.iter().any(|message| message.content.contains("```sh")), "{history:?}");
+    assert_eq!(history[2].tool_calls[0].name, "edit");
+    // A later request that names the file shows it as it is now.
+    let later = history.iter().rev().find(|message| message.content.contains("What does add.sh do?"));
+    assert!(later.unwrap().content.starts_with("src/add.sh:\n```\necho $(($1 + $2))\n```"), "{later:?}");
+}
+
+#[test]
 fn versions_of_the_named_file_are_tried_until_the_check_passes() {
     let version = |text: &str| ScriptedTurn { revised: Some(text.into()), ..ScriptedTurn::default() };
     let mut project = Project::new();

@@ -7,7 +7,7 @@ use qwright::engine::backend::BackendKind;
 use qwright::engine::kv::KvType;
 use qwright::engine::sampler::SamplingParams;
 use qwright::model::local::{LocalModel, LocalOptions};
-use qwright::model::{Generated, Model, ModelError, ModelEvent, Request, Sampling};
+use qwright::model::{Frame, Generated, Model, ModelError, ModelEvent, Request, Sampling, StopReason};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn model(kv: KvType) -> LocalModel {
@@ -54,6 +54,7 @@ fn ask(
         words_only: aside,
         values: None,
         aside,
+        frame: None,
         cancel: &cancel,
     };
     let answer = model.generate(request, &mut |_| {});
@@ -119,9 +120,41 @@ fn a_side_answer_is_the_one_that_the_conversation_would_have_got() {
         words_only: true,
         values: None,
         aside: false,
+        frame: None,
         cancel: &cancel,
     };
     assert_eq!(beside.message, model.generate(request, &mut |_| {}).unwrap().message);
+}
+
+#[test]
+fn a_framed_answer_begins_and_ends_as_it_is_told() {
+    let history = [Message::new(Role::System, "s"), user("one")];
+    let mut model = model(KvType::Q8_0);
+    let mut answer = |ends: &str| {
+        let request = Request {
+            messages: &history,
+            tools: &[],
+            sampling: Sampling { seed: 7, temperature: None, max_tokens: 64 },
+            must_call: None,
+            words_only: true,
+            values: None,
+            aside: true,
+            frame: Some(Frame { begins: "```rust\n", ends }),
+            cancel: &AtomicBool::new(false),
+        };
+        model.generate(request, &mut |_| {}).unwrap()
+    };
+    let whole = answer("no text that comes");
+    let written = whole.message.content.strip_prefix("```rust\n").expect("it begins so").to_string();
+    assert_eq!(whole.stop, StopReason::Length);
+    // It ends at the first place where it comes to a piece of what it says anyway.
+    let at = written.char_indices().nth(12).unwrap().0;
+    let piece: String = written[at..].chars().take(3).collect();
+    let cut = answer(&piece);
+    let shorter = cut.message.content.strip_prefix("```rust\n").unwrap();
+    assert_eq!(cut.stop, StopReason::End);
+    assert!(written.starts_with(shorter) && shorter.len() < written.len(), "{shorter:?} of {written:?}");
+    assert!(shorter.contains(&piece) && cut.usage.completion < whole.usage.completion, "{shorter:?}");
 }
 
 /// Three requests, each typed bit by bit, and once as another text than the one that is sent.
@@ -182,6 +215,7 @@ fn a_folder_that_can_hold_no_snapshots_is_said_and_changes_nothing() {
             words_only: false,
             values: None,
             aside: false,
+            frame: None,
             cancel: &cancel,
         };
         let answer = model.generate(request, &mut |event| {

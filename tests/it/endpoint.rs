@@ -208,6 +208,7 @@ fn ask_with(
         words_only: false,
         values: None,
         aside: false,
+        frame: None,
         cancel,
     };
     model.generate(request, on_event)

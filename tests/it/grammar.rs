@@ -845,6 +845,7 @@ fn sampled_turns_hold_and_drafts_change_nothing() {
                     must_call: None,
                     words_only: false,
                     aside: false,
+                    frame: None,
                     values: Some(&values),
                     cancel: &never,
                 };

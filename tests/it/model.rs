@@ -20,6 +20,7 @@ fn ask(
             words_only: false,
             values: None,
             aside: false,
+            frame: None,
             sampling: Sampling { max_tokens, ..Sampling::default() },
             cancel: &AtomicBool::new(false),
         },

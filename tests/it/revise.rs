@@ -140,6 +140,7 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
                 words_only: false,
                 values: None,
                 aside: false,
+                frame: None,
                 cancel: &never,
             };
             model.generate(request, &mut |_| {}).unwrap()

@@ -207,6 +207,8 @@ fn tiny(name: &str) -> String {
 /// Three turns of a tiny model, with calls that are held to files and commands that run.
 fn tiny_session(model: &str) -> Project {
     let project = Project::new();
+    // Where a request names two files, the model is made to edit the first.
+    std::fs::write(project.files.path().join("also.sh"), "echo helo\n").unwrap();
     let model = tiny(model);
     let exec = |more: &[&str], tokens: &str| {
         let flags = ["exec", "--sandbox", "none", "-y", "-q", "-m", &model, "--ctx", "16384"];
@@ -214,7 +216,7 @@ fn tiny_session(model: &str) -> Project {
         // What so small a model says ends in all ways.
         project.run(&flags);
     };
-    exec(&["Change helo to hello in greet.sh"], "70");
+    exec(&["Change helo to hello in greet.sh and in also.sh"], "70");
     exec(&["-c", "Why is it so?"], "40");
     exec(&["-c", "--seed", "5", "Fix greet.sh so that `sh greet.sh` passes"], "60");
     project

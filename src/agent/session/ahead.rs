@@ -3,7 +3,6 @@
 //! itself to say.
 
 use super::Session;
-use crate::agent::opening::later_message;
 use crate::chat::{Message, Role};
 use std::sync::atomic::Ordering;
 
@@ -30,7 +29,7 @@ impl Session {
             return self.opening(whole);
         }
         let new_mode = (self.talk.mode != self.talk.told_mode).then_some(self.talk.mode);
-        let message = Message::new(Role::User, later_message(whole, new_mode));
+        let message = Message::new(Role::User, self.later(whole, new_mode));
         self.talk.history.iter().cloned().chain([message]).collect()
     }
 }

@@ -7,7 +7,7 @@ use crate::agent::prompts::note;
 use crate::agent::protocol::{Ending, Event, Usage};
 use crate::agent::transcript::Record;
 use crate::chat::{Message, Role};
-use crate::model::{Generated, ModelError, ModelEvent, Request, StopReason};
+use crate::model::{Frame, Generated, ModelError, ModelEvent, Request, Sampling, StopReason};
 
 /// Tokens of a side answer: it is read beside the work.
 const MOST: usize = 1024;
@@ -21,7 +21,7 @@ impl Session {
             self.talk.history.iter().cloned().chain([question]).collect()
         };
         let events = self.events.clone();
-        let answered = self.aside(&messages, MOST, &mut |event| match event {
+        let answered = self.aside(&messages, self.cool(MOST), None, &mut |event| match event {
             ModelEvent::Text(text) => drop(events.send(Event::AsideDelta { text })),
             other => forward(&events, other),
         });
@@ -50,23 +50,25 @@ impl Session {
     pub(super) fn aside(
         &mut self,
         messages: &[Message],
-        most: usize,
+        sampling: Sampling,
+        frame: Option<Frame<'_>>,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Generated, ModelError> {
         let limit = self.model.info().context;
         let needed = self.model.count_history(messages, &self.specs);
-        let room = limit.saturating_sub(needed);
+        let (room, most) = (limit.saturating_sub(needed), sampling.max_tokens);
         if room < LEAST_ANSWER.min(most) {
             return Err(ModelError::ContextFull { needed: needed + LEAST_ANSWER.min(most), limit });
         }
         let request = Request {
             messages,
             tools: &self.specs,
-            sampling: self.sampling(most.min(room)),
+            sampling: Sampling { max_tokens: most.min(room), ..sampling },
             must_call: None,
             words_only: true,
             values: None,
             aside: true,
+            frame,
             cancel: &self.cancel,
         };
         self.model.generate(request, on_event)

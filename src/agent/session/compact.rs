@@ -145,7 +145,7 @@ impl Session {
                 forward(&events, event);
             }
         };
-        match self.aside(&messages, most, &mut on_event) {
+        match self.aside(&messages, self.cool(most), None, &mut on_event) {
             Ok(generated) => match generated.stop {
                 StopReason::Cancelled => {
                     self.spent += generated.usage;

@@ -19,7 +19,7 @@ use super::conversation::Conversation;
 use super::opening::later_message;
 use super::protocol::{Access, ApprovalMode, Attachment, Ending, Event, Op, TurnOutcome, Usage};
 use super::resume::Resumed;
-use super::surroundings::{is_small, offered_tools, opening_messages};
+use super::surroundings::{is_small, named_texts, offered_tools, opening_messages};
 use super::transcript::{self, Record, Transcript};
 use super::turn::{Effect, Input, Rules, Stop, Turn};
 use crate::chat::{Message, Role, ToolSpec};
@@ -40,6 +40,7 @@ use run::Run;
 
 /// The tool whose calls can be settled in part, and files looked through for the one a request names.
 const EDIT: &str = "edit";
+const WRITE: &str = "write_file";
 const FILES: usize = 20_000;
 
 /// Budgets of one request, or of all of them (`SessionOptions::one_run`).
@@ -282,7 +283,7 @@ impl Session {
         let mut turn = Turn::new(text, self.specs.clone(), rules);
         let mut messages = match is_first {
             true => self.opening(text),
-            false => vec![Message::new(Role::User, later_message(text, new_mode))],
+            false => vec![Message::new(Role::User, self.later(text, new_mode))],
         };
         if let Some(last) = messages.last_mut() {
             last.content.push_str(&self.take_attached(&turn));
@@ -299,6 +300,14 @@ impl Session {
         let options = SessionOptions { mode: self.talk.mode, ..self.options.clone() };
         let count = |text: &str| self.model.count_tokens(text);
         opening_messages(&self.workspace, self.model.info(), &options, text, &count)
+    }
+
+    /// The message of a later request.
+    fn later(&self, text: &str, new_mode: Option<ApprovalMode>) -> String {
+        let shown = |block: &str| self.talk.history.iter().any(|message| message.content.contains(block));
+        let count = |text: &str| self.model.count_tokens(text);
+        let named = named_texts(&self.workspace, self.model.info(), text, &count);
+        later_message(text, new_mode, &named, &shown)
     }
 
     fn directory(&self) -> String {
@@ -372,6 +381,7 @@ impl Session {
                 Input::Start
             }
             Effect::Revise { file } => self.revise(&file),
+            Effect::Rewrite { file, max_tokens } => self.rewrite(&file, max_tokens),
             Effect::RunTool { id, call } => Input::ToolDone(self.run_tool(id, &call)),
             Effect::Settle { changes, reason } => Input::ToolDone(self.settle(&changes, reason.as_deref())),
             Effect::Append(_) | Effect::Emit(_) | Effect::Finish(_) => Input::Start,

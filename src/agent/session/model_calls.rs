@@ -1,23 +1,29 @@
 //! What a session asks of its model: the next answer, the next version of a file; how much room is left for it, and
 //! what the front end is told meanwhile.
 
-use super::{EDIT, FILES, Session};
+use super::{EDIT, FILES, Session, WRITE};
 use crate::agent::asked::{Asked, Witness};
 use crate::agent::live_values::WorkspaceValues;
-use crate::agent::opening::named_files;
+use crate::agent::opening::{named_files, new_file};
 use crate::agent::prompts::note;
 use crate::agent::protocol::Event;
-use crate::agent::repair;
+use crate::agent::repair::{self, FENCE};
+use crate::agent::surroundings::is_small;
 use crate::agent::turn::{Input, Must, Stop};
 use crate::chat::{Message, Role};
 use crate::model::{
-    ModelError, ModelEvent, Request, RequiredCall, Revised, Revision, Sampling, StopReason, Usage,
+    Frame, Generated, ModelError, ModelEvent, Request, RequiredCall, Revised, Revision, Sampling, StopReason,
+    Usage,
 };
 use crate::workspace::ReadContent;
 use std::sync::mpsc::Sender;
 
 /// An answer with less room than this is not worth starting.
 pub(super) const LEAST_ANSWER: usize = 256;
+/// Tokens of a file that is written anew as a whole; a longer one takes too long.
+const MOST_REWRITTEN: usize = 1500;
+/// Temperature of what a small model is made to say or to call.
+const COOL: f32 = 0.2;
 
 impl Session {
     /// The next version of a file, as the call that makes it.
@@ -60,6 +66,69 @@ impl Session {
         }
     }
 
+    /// A file as it is after the change that was asked for, as the call that makes it so.
+    pub(super) fn rewrite(&mut self, file: &str, max_tokens: Option<usize>) -> Input {
+        let none = |usage| Input::Revised { call: None, usage };
+        let text = match self.workspace.read(file).map(|read| read.content) {
+            Ok(ReadContent::Text(text)) if text.valid_utf8 => text.shown().into_owned(),
+            _ => return none(Usage::default()),
+        };
+        let length = self.model.count_tokens(&text);
+        if text.contains(FENCE) || text.trim().is_empty() || length > MOST_REWRITTEN {
+            return none(Usage::default());
+        }
+        let ask = note("rewrite", &[("request", &self.request), ("path", file)]);
+        let ask = Message::new(Role::User, ask.trim_end());
+        let messages: Vec<Message> = self.talk.history.iter().cloned().chain([ask]).collect();
+        let begins = format!("{FENCE}{}\n", repair::language(file).unwrap_or_default());
+        let frame = Frame { begins: &begins, ends: &format!("\n{FENCE}") };
+        let (mut spent, mut kept) = (Usage::default(), None);
+        // Where a line got lost on the way the model is asked once more, less surely; then it is left to `edit`.
+        let again = self.options.temperature.is_none().then(|| self.sampling(0));
+        for sampling in [Some(self.cool(0)), again].into_iter().flatten() {
+            let left = max_tokens.map_or(usize::MAX, |most| most.saturating_sub(spent.completion));
+            let sampling = Sampling { max_tokens: (length * 2 + 512).min(left), ..sampling };
+            if left == 0 {
+                break;
+            }
+            let (events, phase) = (self.events.clone(), format!("writing {file}"));
+            let mut written = 0;
+            let answered = self.aside(&messages, sampling, Some(frame), &mut |event| match event {
+                ModelEvent::Text(text) => {
+                    written += text.len() as u64;
+                    let progress = Event::Progress { phase: phase.clone(), done: written, total: 0 };
+                    drop(events.send(progress));
+                }
+                other => forward(&events, other),
+            });
+            let Generated { message, stop, usage, .. } = match answered {
+                Ok(generated) => generated,
+                Err(ModelError::ContextFull { .. }) => break,
+                Err(error) => return Input::ModelFailed(error),
+            };
+            spent += usage;
+            let new = match stop {
+                StopReason::Cancelled => {
+                    return Input::Stopped { why: self.stop().unwrap_or(Stop::Interrupted), partial: None };
+                }
+                StopReason::End => repair::rewritten(&message.content, &text, &self.request),
+                StopReason::Length | StopReason::Repetition => None,
+            };
+            let Some(new) = new else { continue };
+            if !repair::loses(&text, &new) {
+                kept = Some(repair::edit_call(file, &text, &new));
+                break;
+            }
+        }
+        Input::Revised { call: kept, usage: spent }
+    }
+
+    /// What a small model must say it says best where it is surest.
+    pub(super) fn cool(&self, max_tokens: usize) -> Sampling {
+        let small = is_small(self.model.info()).then_some(COOL);
+        Sampling { temperature: self.options.temperature.or(small), ..self.sampling(max_tokens) }
+    }
+
     pub(super) fn sampling(&self, max_tokens: usize) -> Sampling {
         Sampling { seed: self.options.seed, temperature: self.options.temperature, max_tokens }
     }
@@ -69,7 +138,13 @@ impl Session {
         let spec = self.specs.iter().find(|spec| spec.name == tool);
         let first = spec.and_then(|spec| spec.parameters.get("required")?.get(0)?.as_str());
         let next = first.unwrap_or_default().to_string();
-        match named_files(&self.request, &self.workspace.files(FILES)).first() {
+        let files = self.workspace.files(FILES);
+        if tool == WRITE
+            && let Some(path) = new_file(&self.request, &files)
+        {
+            return RequiredCall { tool: tool.into(), given: vec![(next, path)], next: "content".into() };
+        }
+        match named_files(&self.request, &files).first() {
             Some(path) if tool == EDIT => RequiredCall {
                 tool: tool.into(),
                 given: vec![(next, path.clone())],
@@ -103,16 +178,18 @@ impl Session {
             Must::Nothing | Must::Answer => None,
         };
         let most = answer_room(context).min(room).min(max_tokens.unwrap_or(usize::MAX));
+        let sampling = if must == Must::Nothing { self.sampling(most) } else { self.cool(most) };
         let values = WorkspaceValues(&self.workspace);
         let witness = Witness::new(&values);
         let request = Request {
             messages: &self.talk.history,
             tools: &self.specs,
-            sampling: self.sampling(most),
+            sampling: sampling.clone(),
             must_call: required.as_ref(),
             words_only: must == Must::Answer,
             values: Some(&witness),
             aside: false,
+            frame: None,
             cancel: &self.cancel,
         };
         let events = &self.events;
@@ -121,6 +198,7 @@ impl Session {
                 let usage = generated.usage;
                 self.asked = Some(Asked {
                     most,
+                    temperature: sampling.temperature,
                     words_only: must == Must::Answer,
                     stop: generated.stop,
                     prompt: usage.prompt,

@@ -93,6 +93,11 @@ pub enum Effect {
     Revise {
         file: String,
     },
+    /// Ask the model for this file as it is after the change.
+    Rewrite {
+        file: String,
+        max_tokens: Option<usize>,
+    },
     /// Files go back to what they were before the turn: a change did not help. `forget`: the history goes back to the
     /// last `Revise` too.
     TakeBack {

@@ -2,7 +2,7 @@
 //! read, its versions are tried and checked (`repair` says which file and how); a question is answered from the files
 //! it names. Every step is judged, run and told like a call of the model's own.
 
-use super::{EDIT, Effect, Must, Repair, SEARCH, SHELL, State, Turn};
+use super::{EDIT, Effect, Must, Repair, SEARCH, SHELL, State, Turn, WRITE};
 use crate::agent::nudge::{Kind, Nudge};
 use crate::agent::prompts::note;
 use crate::agent::protocol::{Ending, Usage};
@@ -10,15 +10,17 @@ use crate::agent::repair::{self, survey};
 use crate::chat::{Message, Role, ToolCall};
 
 impl Turn {
-    /// A small model asked to mend what a named command shows does best with that command's output before it.
+    /// A small model asked to mend what a named command shows, or to run it, does best with that command's output before
+    /// it.
     pub(in crate::agent) fn first_check(&self) -> Option<String> {
-        self.command().filter(|_| self.rules.small && self.wish.leads())
+        self.command().filter(|_| self.rules.small && (self.wish.leads() || self.wish.runs))
     }
 
     /// A small model that has the files the request names before it answers a question from them, and begins a change
     /// with one of them: left to itself it calls whatever comes to mind.
     pub(super) fn first_answer(&self) -> Must {
         match self.wish.kind {
+            Kind::Change if self.new.is_some() && self.offers(WRITE) => Must::Call(WRITE),
             _ if self.named.is_empty() => Must::Nothing,
             Kind::Question => Must::Answer,
             Kind::Change if self.offers(EDIT) => Must::Call(EDIT),
@@ -26,13 +28,58 @@ impl Turn {
         }
     }
 
+    /// A small model that is to change one file writes the file better than the call that changes it: it is asked for
+    /// the file as a block of code, beside the conversation, and the turn makes the call of it.
+    pub(super) fn first_rewrite(&self) -> Option<String> {
+        let one = self.named.first().filter(|_| self.named.len() == 1 && self.new.is_none());
+        let fits = self.rules.small && self.wish.kind == Kind::Change && self.offers(EDIT);
+        one.filter(|_| fits).cloned()
+    }
+
+    /// The one file that was to change has changed, and nothing is named that would check it: a small model would go on
+    /// and do it again.
+    fn is_done(&self) -> bool {
+        let wrote = self.last.as_ref().is_some_and(|(call, _)| call.name == WRITE);
+        let one = if self.new.is_some() { wrote } else { self.named.len() == 1 };
+        let small = self.rules.small && self.wish.kind == Kind::Change;
+        small && one && self.changed && self.wish.check.is_none()
+    }
+
+    /// What a model that is to answer in words is asked last; this small, it needs to hear from what.
+    pub(super) fn asked_for_words(&self) -> String {
+        match () {
+            () if self.changed => note("answer_what_changed", &[]),
+            () if self.wish.runs => note("answer_from_output", &[]),
+            () if !self.named.is_empty() => {
+                note("answer_from_files", &[("files", &self.named.join(" and "))])
+            }
+            () if self.last.as_ref().is_some_and(|(call, _)| call.name == SEARCH) => {
+                note(if self.found() { "answer_from_lines" } else { "answer_from_nothing" }, &[])
+            }
+            () => note("answer_now", &[]),
+        }
+    }
+
+    pub(super) fn rewrite(&mut self, file: String, effects: &mut Vec<Effect>) {
+        self.repair = Repair::Rewriting;
+        if let Some(max_tokens) = self.tokens_left(effects) {
+            self.state = State::Revising;
+            effects.push(Effect::Rewrite { file, max_tokens });
+        }
+    }
+
     /// A small model asked about the whole repository answers at once, out of nothing, or reads what comes to mind:
     /// it gets the lines where the words of the question meet.
     pub(super) fn first_search(&self) -> Option<ToolCall> {
         let asked = self.rules.small && self.wish.kind == Kind::Question && self.named.is_empty();
-        let pattern = self.wish.subject.as_ref().filter(|_| asked && self.offers(SEARCH))?;
-        let arguments = serde_json::Map::from_iter([("pattern".to_string(), pattern.as_str().into())]);
-        Some(ToolCall { name: SEARCH.into(), arguments })
+        let pattern = self.wish.subject.as_ref().or(self.wish.words.as_ref());
+        let pattern = pattern.filter(|_| asked && self.offers(SEARCH))?;
+        Some(search(pattern))
+    }
+
+    /// Whether the last search of the turn's own found anything.
+    fn found(&self) -> bool {
+        self.last.as_ref().is_some_and(|(_, text)| text.contains(": "))
     }
 
     /// Where the turn leads the work: a check of its own that failed is followed by versions of the file at fault, each
@@ -40,8 +87,21 @@ impl Turn {
     pub(super) fn step_of_ours(&mut self, effects: &mut Vec<Effect>) -> bool {
         let led = std::mem::take(&mut self.led);
         if std::mem::take(&mut self.searched) {
-            let found = self.last.as_ref().is_some_and(|(_, text)| text.contains(": "));
-            self.must = if found { Must::Answer } else { Must::Nothing };
+            if !self.found()
+                && let Some(words) = self.wish.words.take().filter(|_| self.wish.subject.is_some())
+            {
+                self.searched = true;
+                self.own_calls(vec![search(&words)], effects);
+                return true;
+            }
+            self.must = Must::Answer;
+        }
+        if self.is_done() {
+            self.must = Must::Answer;
+        }
+        if led && self.wish.runs {
+            self.must = Must::Answer;
+            return false;
         }
         let Some(command) = self.command().filter(|_| led && self.denials.is_empty()) else { return false };
         match (self.repair.clone(), self.changed, self.last_run) {
@@ -66,11 +126,11 @@ impl Turn {
                 self.again.clear();
                 self.revise(file, tries, effects);
             }
-            (Repair::Over, false, _) => {
+            (Repair::Over | Repair::Rewriting, false, _) => {
                 self.require_edit();
                 return false;
             }
-            (Repair::Over | Repair::Untried, true, Some(false)) => {
+            (Repair::Over | Repair::Rewriting | Repair::Untried, true, Some(false)) => {
                 let tries = self.nudged.iter().filter(|nudge| **nudge == Nudge::CheckFailed).count();
                 if tries < Nudge::CheckFailed.most() {
                     self.take_back(effects);
@@ -108,6 +168,7 @@ impl Turn {
                 self.version = (text("old_string"), text("new_string"));
                 self.own_calls(vec![call], effects);
             }
+            (Some(call), Repair::Rewriting) => self.own_calls(vec![call], effects),
             (_, Repair::Trying { tries: 1.., .. }) => self.out_of_versions(effects),
             _ => {
                 self.repair = Repair::Over;
@@ -175,4 +236,9 @@ impl Turn {
         self.own = true;
         self.next(effects);
     }
+}
+
+fn search(pattern: &str) -> ToolCall {
+    let arguments = serde_json::Map::from_iter([("pattern".to_string(), pattern.into())]);
+    ToolCall { name: SEARCH.into(), arguments }
 }

@@ -16,7 +16,8 @@ impl LocalModel {
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Generated, ModelError> {
         let (conversation, question) = request.messages.split_at(request.messages.len().saturating_sub(1));
-        let asked = self.encode(&self.info.format.render_more(conversation, question, true));
+        let mut asked = self.encode(&self.info.format.render_more(conversation, question, true));
+        asked.extend(self.tokenizer.encode(request.frame.map_or("", |frame| frame.begins), false));
         let mut usage = self.reach(conversation, request.tools, asked.len(), request.cancel, on_event)?;
         if self.history != conversation {
             return Ok(unanswered(usage));
@@ -67,7 +68,8 @@ impl LocalModel {
         let (done, logits) = self.prefill(asked, request.cancel, on_event)?;
         usage.prefilled += done;
         let Some(logits) = logits else { return Ok(unanswered(*usage)) };
-        let (parser, stop, completion) = self.decode(request, "", logits, on_event, None)?;
+        let (parser, stop, completion) =
+            self.decode(request, request.frame.map_or("", |frame| frame.begins), logits, on_event, None)?;
         let (events, parsed) = parser.finish();
         events.into_iter().for_each(|event| emit(event, on_event));
         usage.completion = completion;

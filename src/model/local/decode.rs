@@ -62,6 +62,9 @@ struct Answer<'a, 'e> {
     parser: ToolCallParser,
     utf8: Utf8Stream,
     tail: Tail,
+    /// The text that ends the answer, and what was written, where there is such a text.
+    ends: Option<&'a str>,
+    so_far: String,
     on_event: &'e mut dyn FnMut(ModelEvent),
     /// Tokens of the sequence before the answer.
     start: usize,
@@ -128,8 +131,8 @@ impl Answer<'_, '_> {
         token
     }
 
-    /// Takes a token in; true if the text repeats itself.
-    fn accept(&mut self, token: TokenId) -> bool {
+    /// Takes a token in; what it stops the answer for, if it does.
+    fn accept(&mut self, token: TokenId) -> Option<StopReason> {
         self.tokens.push(token);
         self.unforced = false;
         self.asked = Duration::ZERO;
@@ -142,12 +145,18 @@ impl Answer<'_, '_> {
         self.show(&text)
     }
 
-    fn show(&mut self, text: &str) -> bool {
+    fn show(&mut self, text: &str) -> Option<StopReason> {
         if text.is_empty() {
-            return false;
+            return None;
         }
         self.parser.push(text).into_iter().for_each(|event| emit(event, self.on_event));
-        self.tail.repeats(text)
+        if let Some(end) = self.ends {
+            self.so_far.push_str(text);
+            if self.so_far.contains(end) {
+                return Some(StopReason::End);
+            }
+        }
+        self.tail.repeats(text).then_some(StopReason::Repetition)
     }
 }
 
@@ -166,6 +175,10 @@ impl LocalModel {
         params.seed = request.sampling.seed;
         if let Some(temperature) = request.sampling.temperature {
             params.temperature = temperature;
+        }
+        // What is copied repeats what stands before it.
+        if request.frame.is_some() {
+            params.repetition_penalty = 1.0;
         }
         let plain = self.plain_masks(request.words_only);
         let mut grammar = self.take_grammar(request);
@@ -186,6 +199,8 @@ impl LocalModel {
             parser: ToolCallParser::new(self.info.format, request.tools, opened_think),
             utf8: Utf8Stream::default(),
             tail: Tail::default(),
+            ends: request.frame.map(|frame| frame.ends),
+            so_far: String::new(),
             on_event,
             start,
             tokens: self.sequence.tokens().to_vec(),
@@ -307,16 +322,16 @@ impl Run<'_> {
                     Next::Stop => return Ok(StopReason::End),
                     Next::Token(token) => ahead.push(token),
                 }
-                if answer.accept(ahead[0]) {
-                    return Ok(StopReason::Repetition);
+                if let Some(reason) = answer.accept(ahead[0]) {
+                    return Ok(reason);
                 }
             }
             while answer.written() < self.most
                 && let Some(token) = answer.forced()
             {
                 ahead.push(token);
-                if answer.accept(token) {
-                    return Ok(StopReason::Repetition);
+                if let Some(reason) = answer.accept(token) {
+                    return Ok(reason);
                 }
             }
             let left = self.most - answer.written();
@@ -349,8 +364,8 @@ impl Run<'_> {
                 };
                 let agrees = token == draft[right];
                 right += usize::from(agrees);
-                if answer.accept(token) {
-                    break Some(StopReason::Repetition);
+                if let Some(reason) = answer.accept(token) {
+                    break Some(reason);
                 }
                 if !agrees {
                     ahead.push(token);

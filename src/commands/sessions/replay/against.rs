@@ -106,7 +106,7 @@ pub(super) fn walk(
                         let held = Held::of(&mut held, run, setup, open)?;
                         let sampling = Sampling {
                             seed: instead.0.unwrap_or(run.seed),
-                            temperature: instead.1.or(run.temperature),
+                            temperature: instead.1.or(asked.temperature).or(run.temperature),
                             max_tokens: asked.most,
                         };
                         let values = SeenValues::new(&seen);
@@ -118,6 +118,7 @@ pub(super) fn walk(
                             words_only: asked.words_only,
                             values: Some(&values),
                             aside: false,
+                            frame: None,
                             cancel,
                         };
                         let (same, found) = held.compare(request, message, asked)?;

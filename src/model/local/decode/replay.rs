@@ -71,8 +71,8 @@ impl Run<'_> {
                         return Ok(StopReason::End);
                     }
                 }
-                if answer.accept(token) {
-                    return Ok(StopReason::Repetition);
+                if let Some(reason) = answer.accept(token) {
+                    return Ok(reason);
                 }
             }
             row = rows.split_off(piece.len() * vocab);
