@@ -1,6 +1,7 @@
 //! Where the turn leads a small model's work instead of following it: the named command runs first, the file at fault is
 //! read, its versions are tried and checked (`repair` says which file and how); a question is answered from the files
-//! it names. Every step is judged, run and told like a call of the model's own.
+//! it names or the lines that a search finds; one file that is to change is written anew, and the turn makes the edit of
+//! it. Every step is judged, run and told like a call of the model's own. `fixtures/asks` shows what it comes to.
 
 use super::{EDIT, Effect, Must, Repair, SEARCH, SHELL, State, Turn, WRITE};
 use crate::agent::nudge::{Kind, Nudge};
