@@ -160,8 +160,12 @@ const ENDINGS: &[&str] = &[
     "sh", "lua", "sql", "md", "txt", "toml", "json", "yml", "yaml", "ini", "cfg", "html", "css", "csv",
 ];
 
-/// The one file that the request names and that is not there yet.
+/// The one file that the request wants made: it names it, it is not there yet, and it speaks of creating or writing.
 pub fn new_file(request: &str, files: &[String]) -> Option<String> {
+    let makes = |word: &str| ["create", "write", "generate", "new"].contains(&word.to_lowercase().as_str());
+    if !request.split(|c: char| !c.is_alphanumeric()).any(makes) {
+        return None;
+    }
     let mut new = paths(request).filter(|path| {
         let ending = path.rsplit_once('.').filter(|(stem, _)| !stem.is_empty() && !stem.ends_with('/'));
         ending.is_some_and(|(_, ending)| ENDINGS.contains(&ending))
@@ -247,8 +251,10 @@ mod tests {
         assert_eq!(named("mod.rs is ambiguous, a/mod.rs is not"), ["a/mod.rs"]);
         let new = |request| new_file(request, &files);
         assert_eq!(new("Write `src/new.rs`, as in src/lib.rs.").as_deref(), Some("src/new.rs"));
-        assert_eq!(new("Move lib.rs to a.rs or b.rs"), None);
-        assert_eq!(new("Call self.run, e.g. in lib.rs, version 1.2, not /tmp/x.py or ../x.py or .py"), None);
+        assert_eq!(new("Add a new file a.rs").as_deref(), Some("a.rs"));
+        assert_eq!(new("Read config.toml in src/lib.rs"), None);
+        assert_eq!(new("Write lib.rs to a.rs or b.rs"), None);
+        assert_eq!(new("Write self.run, e.g. in lib.rs, version 1.2, not /tmp/x.py or ../x.py or .py"), None);
         assert!(named("lib is no file. Nor is nothing.rs or ../etc/passwd or /").is_empty());
     }
 }

@@ -76,7 +76,8 @@ fn gather(
     }
 }
 
-fn text_of(workspace: &Workspace, path: &str) -> Option<String> {
+/// A text file as the model is shown it; `None` where it is none.
+pub fn text_of(workspace: &Workspace, path: &str) -> Option<String> {
     match workspace.read(path).ok()?.content {
         ReadContent::Text(text) if text.valid_utf8 => Some(text.shown().into_owned()),
         _ => None,

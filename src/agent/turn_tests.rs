@@ -510,7 +510,7 @@ fn a_small_model_starts_from_the_files_that_the_request_names() {
         ("What does src/a.rs do?", Must::Answer),
         ("Write src/c.rs with the tests of src/a.rs", Must::Call("write_file")),
         ("src/a.rs crashes", Must::Nothing),
-        ("What does src/b do?", Must::Nothing),
+        ("What does src/b.rs do?", Must::Nothing),
     ] {
         let effects = Turn::new(request, tools(), small()).handle(Input::Start);
         assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must }), "{request}");

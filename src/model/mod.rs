@@ -55,7 +55,8 @@ pub struct Request<'a> {
     pub cancel: &'a AtomicBool,
 }
 
-/// An answer that copies, and so is free to repeat: it begins with the one text, given to the model as its first words, and is over where it comes to the other.
+/// An answer that copies, and so is free to repeat: it begins with the one text, given to the model as its first words,
+/// and is over where it comes to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     pub begins: &'a str,

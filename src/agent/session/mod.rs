@@ -38,7 +38,8 @@ use std::time::Duration;
 pub use check::run_check;
 use run::Run;
 
-/// The tool whose calls can be settled in part, and files looked through for the one a request names.
+/// The tool whose calls can be settled in part, the one that makes files, and files looked through for the one a request
+/// names.
 const EDIT: &str = "edit";
 const WRITE: &str = "write_file";
 const FILES: usize = 20_000;

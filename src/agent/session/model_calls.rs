@@ -8,14 +8,13 @@ use crate::agent::opening::{named_files, new_file};
 use crate::agent::prompts::note;
 use crate::agent::protocol::Event;
 use crate::agent::repair::{self, FENCE};
-use crate::agent::surroundings::is_small;
+use crate::agent::surroundings::{is_small, text_of};
 use crate::agent::turn::{Input, Must, Stop};
 use crate::chat::{Message, Role};
 use crate::model::{
     Frame, Generated, ModelError, ModelEvent, Request, RequiredCall, Revised, Revision, Sampling, StopReason,
     Usage,
 };
-use crate::workspace::ReadContent;
 use std::sync::mpsc::Sender;
 
 /// An answer with less room than this is not worth starting.
@@ -29,9 +28,8 @@ impl Session {
     /// The next version of a file, as the call that makes it.
     pub(super) fn revise(&mut self, file: &str) -> Input {
         self.before_try = self.talk.history.len();
-        let text = match self.workspace.read(file).map(|read| read.content) {
-            Ok(ReadContent::Text(text)) if text.valid_utf8 => text.shown().into_owned(),
-            _ => return Input::Revised { call: None, usage: Usage::default() },
+        let Some(text) = text_of(&self.workspace, file) else {
+            return Input::Revised { call: None, usage: Usage::default() };
         };
         // A block of code ends with a line break; a file may not.
         let ended = if text.ends_with('\n') { text.clone() } else { format!("{text}\n") };
@@ -68,14 +66,11 @@ impl Session {
 
     /// A file as it is after the change that was asked for, as the call that makes it so.
     pub(super) fn rewrite(&mut self, file: &str, max_tokens: Option<usize>) -> Input {
-        let none = |usage| Input::Revised { call: None, usage };
-        let text = match self.workspace.read(file).map(|read| read.content) {
-            Ok(ReadContent::Text(text)) if text.valid_utf8 => text.shown().into_owned(),
-            _ => return none(Usage::default()),
-        };
+        let none = Input::Revised { call: None, usage: Usage::default() };
+        let Some(text) = text_of(&self.workspace, file) else { return none };
         let length = self.model.count_tokens(&text);
         if text.contains(FENCE) || text.trim().is_empty() || length > MOST_REWRITTEN {
-            return none(Usage::default());
+            return none;
         }
         let ask = note("rewrite", &[("request", &self.request), ("path", file)]);
         let ask = Message::new(Role::User, ask.trim_end());

@@ -62,7 +62,8 @@ impl Component {
     }
 }
 
-/// Whether UTF-8 writes a blank beyond ASCII (U+0085, U+00A0, U+1680, U+2000 to U+200A, U+2028 and on, U+3000) with this byte.
+/// Whether UTF-8 writes a blank beyond ASCII (U+0085, U+00A0, U+1680, U+2000 to U+200A, U+2028 and on, U+3000) with
+/// this byte.
 fn of_a_wide_blank(byte: u8) -> bool {
     matches!(byte, 0x80..=0x8a | 0x9a | 0x9f | 0xa0 | 0xa8 | 0xa9 | 0xaf | 0xc2 | 0xe1..=0xe3)
 }
