@@ -21,6 +21,8 @@ fn activations() -> Activations {
     let Activations { values, by32, by256, .. } = &mut act;
     quantize_32(KernelSet::Scalar, values, &mut by32.q, &mut by32.d, &mut by32.sums);
     quantize_256(KernelSet::Scalar, values, &mut by256.q, &mut by256.d, &mut by256.sums);
+    by32.derive();
+    by256.derive();
     act
 }
 

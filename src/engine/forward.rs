@@ -9,6 +9,7 @@ use super::kernels::act::{Activations, Form};
 use super::kernels::{KernelSet, Matrix, Output, gate_up_rows, matmul_rows};
 use super::kv::blocks::BLOCK;
 use super::kv::{KvCache, Planes};
+use super::memory::resize;
 use super::ops;
 use super::pool::{Pool, Shards};
 use super::rope;
@@ -64,8 +65,8 @@ pub struct Buffers {
 
 /// Bytes that the buffers of a pass over `n` tokens take, and the logits of one.
 pub fn working_bytes(c: &ModelConfig, n: usize, threads: usize) -> u64 {
-    // Values, and their quantised form in blocks of 256: a byte, a scale, and a sum to sixteen.
-    let act = |rows: usize, cols: usize| rows * cols * 4 + rows * cols + rows * cols / 64 + rows * cols / 8;
+    // Values, and their quantised form in blocks of 256: a byte, a scale, and what is kept to sixteen.
+    let act = |rows: usize, cols: usize| rows * cols * 5 + rows * cols / 64 + rows * cols / 16 * 7;
     let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
     let block = match c.experts {
         0 => act(n, c.ff),
@@ -148,7 +149,7 @@ impl Pass<'_> {
         }
         let weights = self.weights;
         let embedding = weights.matrix(&weights.embedding);
-        b.x.resize(n * c.hidden, 0.0);
+        resize(&mut b.x, n * c.hidden, 0.0);
         let tokens = parts.iter().flat_map(|part| part.tokens);
         for (x, &token) in b.x.chunks_exact_mut(c.hidden).zip(tokens) {
             embedding.kind.dequantize(embedding.row(token as usize), x);
@@ -196,9 +197,9 @@ impl Pass<'_> {
         let (c, set, w) = (self.config, self.set, self.weights);
         let (dim, q_dim, kv_dim) = (c.head_dim, c.heads * c.head_dim, c.kv_heads * c.head_dim);
         self.normed(&layer.attn_norm, n, &self.forms(&[&layer.q, &layer.k, &layer.v]), b)?;
-        b.q.resize((n - first) * q_dim, 0.0);
-        b.k.resize(n * kv_dim, 0.0);
-        b.v.resize(n * kv_dim, 0.0);
+        resize(&mut b.q, (n - first) * q_dim, 0.0);
+        resize(&mut b.k, n * kv_dim, 0.0);
+        resize(&mut b.v, n * kv_dim, 0.0);
         let query = (w.matrix(&layer.q), &mut b.q[..]);
         let others = [(w.matrix(&layer.k), &mut b.k[..]), (w.matrix(&layer.v), &mut b.v[..])];
         if first == 0 {
@@ -306,7 +307,7 @@ impl Pass<'_> {
         let (c, set, w) = (self.config, self.set, self.weights);
         let Some(router) = &layer.router else { return Ok(()) };
         let used = c.experts_used;
-        b.routes.resize(n * c.experts, 0.0);
+        resize(&mut b.routes, n * c.experts, 0.0);
         self.matmul(&b.act, &b.everyone[..n], &mut [(w.matrix(router), &mut b.routes)], false);
         b.moe.chosen.resize(n * used, (0, 0.0));
         let (chosen, routes) = (Shards::new(&mut b.moe.chosen), Shards::new(&mut b.routes));
@@ -353,7 +354,7 @@ impl Pass<'_> {
             let (first, last) = (chunk * rows, ((chunk + 1) * rows).min(c.hidden));
             let wide = last - first;
             PAIRS.with_borrow_mut(|y| {
-                y.resize(n * used * wide, 0.0);
+                resize(y, n * used * wide, 0.0);
                 let shards = Shards::new(y);
                 for &(expert, slot, count) in &moe.met {
                     let part = down.part(expert, c.experts);

@@ -2,6 +2,7 @@
 //! own in huge pages. Weights are usually no buffer at all but a mapped file; `Anonymous` is for those who copy them
 //! (`Load::Copy`), for made-up weights and for measuring bandwidth. What the system lets us have is read by `system`;
 //! everyone who takes memory, or announces that it will be taken, asks here.
+#![allow(unsafe_code)]
 
 mod system;
 
@@ -82,6 +83,23 @@ impl std::ops::DerefMut for Anonymous {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }
+}
+
+/// `values.resize`, in huge pages where they are many: a pass walks such a buffer row by row, and each row of it would
+/// begin in a small page of its own whose address is looked up again for every panel of weights.
+pub fn resize<T: Copy>(values: &mut Vec<T>, n: usize, value: T) {
+    const HUGE: usize = 2 << 20;
+    if n > values.capacity() {
+        values.reserve(n - values.len());
+        let (start, bytes) = (values.as_ptr() as usize, values.capacity() * size_of::<T>());
+        let (first, end) = (start.next_multiple_of(HUGE), (start + bytes) / HUGE * HUGE);
+        #[cfg(target_os = "linux")]
+        if end > first {
+            // SAFETY: whole pages of this allocation; it is advice only, which changes no byte and may be refused.
+            unsafe { libc::madvise(first as *mut libc::c_void, end - first, libc::MADV_HUGEPAGE) };
+        }
+    }
+    values.resize(n, value);
 }
 
 /// Bytes of memory that can be had without swapping, of the machine and of the control groups this process runs in;

@@ -3,6 +3,7 @@
 #![allow(unsafe_code, clippy::mut_from_ref)]
 
 use super::{KernelSet, quantize_32, quantize_256};
+use crate::engine::memory::resize;
 use crate::engine::pool::Shards;
 use crate::engine::quant::QuantType;
 
@@ -33,6 +34,10 @@ pub struct Quantized {
     pub d: Vec<f32>,
     /// Blocks of 256: [n][cols / 16], the sum of each 16 `q`. Blocks of 32: [n][cols / 32], of each 32.
     pub sums: Vec<i16>,
+    /// As many: minus 128 times the sum, for weights that are stored 128 too large.
+    pub taken: Vec<i32>,
+    /// [n][cols / 64] of blocks of 256: sums of two times 32 `q`, two bytes each, for minima that come in pairs.
+    pub pairs: Vec<i32>,
 }
 
 /// Activations of `n` tokens, `cols` each, in the forms that were asked for.
@@ -53,13 +58,32 @@ pub struct ActivationRow<'a> {
     pub q: &'a [i8],
     pub d: &'a [f32],
     pub sums: &'a [i16],
+    pub taken: &'a [i32],
+    pub pairs: &'a [i32],
+}
+
+/// What panels want beside the sums, made once for all of them.
+fn derive(sums: &[i16], taken: &mut [i32], pairs: &mut [i32]) {
+    for (taken, sum) in taken.iter_mut().zip(sums) {
+        *taken = -128 * i32::from(*sum);
+    }
+    for (pair, [a, b, c, d]) in pairs.iter_mut().zip(sums.as_chunks::<4>().0) {
+        *pair = i32::from(a + b) & 0xffff | i32::from(c + d) << 16;
+    }
 }
 
 impl Quantized {
     fn reserve(&mut self, n: usize, cols: usize, block: usize, sum_of: usize) {
-        self.q.resize(n * cols, 0);
-        self.d.resize(n * cols / block, 0.0);
-        self.sums.resize(n * cols / sum_of, 0);
+        resize(&mut self.q, n * cols, 0);
+        resize(&mut self.d, n * cols / block, 0.0);
+        resize(&mut self.sums, n * cols / sum_of, 0);
+        resize(&mut self.taken, n * cols / sum_of, 0);
+        resize(&mut self.pairs, if sum_of == 16 { n * cols / 64 } else { 0 }, 0);
+    }
+
+    /// Makes of the sums what is made of them; the writer does it row by row.
+    pub fn derive(&mut self) {
+        derive(&self.sums, &mut self.taken, &mut self.pairs);
     }
 }
 
@@ -68,7 +92,7 @@ impl Activations {
     pub fn reserve(&mut self, n: usize, cols: usize, forms: &[Form]) {
         self.n = n;
         self.cols = cols;
-        self.values.resize(n * cols, 0.0);
+        resize(&mut self.values, n * cols, 0.0);
         for form in forms {
             match form {
                 Form::Float => {}
@@ -78,12 +102,16 @@ impl Activations {
         }
     }
 
-    /// The row of `token` in the form that `kind` multiplies with.
+    /// The row of `token` in the form that `kind` multiplies with. Always inlined: a result that comes back through memory
+    /// makes a kernel's next load wait for all that it wrote before.
+    #[inline(always)]
     pub fn row(&self, token: usize, kind: QuantType) -> ActivationRow<'_> {
         let cols = self.cols;
         let values = &self.values[token * cols..(token + 1) * cols];
         let (from, block, sum_of) = match Form::of(kind) {
-            Form::Float => return ActivationRow { values, q: &[], d: &[], sums: &[] },
+            Form::Float => {
+                return ActivationRow { values, q: &[], d: &[], sums: &[], taken: &[], pairs: &[] };
+            }
             Form::Blocks32 => (&self.by32, 32, 32),
             Form::Blocks256 => (&self.by256, 256, 16),
         };
@@ -92,6 +120,8 @@ impl Activations {
             q: &from.q[token * cols..(token + 1) * cols],
             d: &from.d[token * cols / block..(token + 1) * cols / block],
             sums: &from.sums[token * cols / sum_of..(token + 1) * cols / sum_of],
+            taken: &from.taken[token * cols / sum_of..(token + 1) * cols / sum_of],
+            pairs: if block == 32 { &[] } else { &from.pairs[token * cols / 64..(token + 1) * cols / 64] },
         }
     }
 }
@@ -108,11 +138,19 @@ struct QuantizedWriter<'a> {
     q: Shards<'a, i8>,
     d: Shards<'a, f32>,
     sums: Shards<'a, i16>,
+    taken: Shards<'a, i32>,
+    pairs: Shards<'a, i32>,
 }
 
 impl<'a> QuantizedWriter<'a> {
     fn new(to: &'a mut Quantized) -> Self {
-        Self { q: Shards::new(&mut to.q), d: Shards::new(&mut to.d), sums: Shards::new(&mut to.sums) }
+        Self {
+            q: Shards::new(&mut to.q),
+            d: Shards::new(&mut to.d),
+            sums: Shards::new(&mut to.sums),
+            taken: Shards::new(&mut to.taken),
+            pairs: Shards::new(&mut to.pairs),
+        }
     }
 }
 
@@ -150,11 +188,14 @@ impl Writer<'_> {
                 let (d, sums) =
                     (to.d.slice(t * cols / 32, cols / 32), to.sums.slice(t * cols / 32, cols / 32));
                 quantize_32(set, values, to.q.slice(t * cols, cols), d, sums);
+                derive(sums, to.taken.slice(t * cols / 32, cols / 32), &mut []);
             }
             if let Some(to) = &self.by256 {
                 let (d, sums) =
                     (to.d.slice(t * cols / 256, cols / 256), to.sums.slice(t * cols / 16, cols / 16));
                 quantize_256(set, values, to.q.slice(t * cols, cols), d, sums);
+                let pairs = to.pairs.slice(t * cols / 64, cols / 64);
+                derive(sums, to.taken.slice(t * cols / 16, cols / 16), pairs);
             }
         }
     }

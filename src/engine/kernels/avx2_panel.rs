@@ -169,6 +169,8 @@ impl Tile<'_> {
                 q: &act.q[from..from + cols],
                 d: &act.d[blocks.clone()],
                 sums: &act.sums[blocks.start * sums_of..blocks.end * sums_of],
+                taken: &[],
+                pairs: if len == 32 { &[] } else { &act.pairs[blocks.start * 4..blocks.end * 4] },
             }
         });
         let mut tokens = Tokens {
@@ -189,14 +191,7 @@ impl Tile<'_> {
                 *y = flipped.as_ptr();
             }
         } else if panel.groups == 8 {
-            let n = blocks.len() * 4;
-            let sums: &mut [i32] = prepared.values(T * n);
-            for ((sums, act), pairs) in sums.chunks_exact_mut(n).zip(&acts).zip(&mut tokens.pairs) {
-                for (sums, [a, b, c, d]) in sums.iter_mut().zip(act.sums.as_chunks::<4>().0) {
-                    *sums = i32::from(a + b) & 0xffff | i32::from(c + d) << 16;
-                }
-                *pairs = sums.as_ptr();
-            }
+            tokens.pairs = acts.map(|act| act.pairs.as_ptr());
         }
         let first = blocks.start;
         for half in 0..2 {

@@ -6,8 +6,8 @@
 
 mod lay;
 
-use super::act::{ActivationRow, Activations};
-use super::panel::{Aligned, Panel, ROWS, Rows};
+use super::act::Activations;
+use super::panel::{Panel, ROWS, Rows};
 use super::unpack::unpack_row;
 use crate::engine::quant::QuantType;
 use std::arch::x86_64::*;
@@ -17,6 +17,17 @@ const TOKENS: usize = 6;
 
 /// What the products of a panel with one token are: sums of `ROWS` rows.
 pub type Sums = [f32; ROWS];
+
+/// Sums of a tile that do not fit the registers, on cache lines: each store of them is one line.
+#[repr(align(64))]
+struct Spilled<const T: usize>([Sums; T]);
+
+impl<const T: usize> Spilled<T> {
+    #[inline(always)]
+    fn at(&mut self, t: usize, h: usize) -> *mut f32 {
+        self.0[t][h * 16..].as_mut_ptr()
+    }
+}
 
 /// Takes the products, token by token.
 pub trait Sink {
@@ -47,32 +58,35 @@ pub unsafe fn unpack(panel: &mut Panel, kind: QuantType, cols: usize, rows: &Row
 /// # Safety
 /// Needs the features of `unpack`; the panel was unpacked from rows as long as those of `act`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
-pub unsafe fn matmul(
-    panel: &Panel,
-    act: &Activations,
-    tokens: &[usize],
-    offsets: &mut Aligned,
-    sink: &mut impl Sink,
-) {
+pub unsafe fn matmul(panel: &Panel, act: &Activations, tokens: &[usize], sink: &mut impl Sink) {
     let Some(kind) = panel.kind else { return };
     assert!(act.cols == panel.blocks * panel.block_len);
     let mut first = 0;
     // SAFETY: as promised, and as asserted.
     unsafe {
         while tokens.len() - first >= TOKENS {
-            tile_of::<TOKENS>(panel, kind, act, &tokens[first..], offsets, first, sink);
+            tile_of::<TOKENS>(panel, kind, act, &tokens[first..], first, sink);
             first += TOKENS;
         }
         let rest = &tokens[first..];
         match rest.len() {
             0 => {}
-            1 => tile_of::<1>(panel, kind, act, rest, offsets, first, sink),
-            2 => tile_of::<2>(panel, kind, act, rest, offsets, first, sink),
-            3 => tile_of::<3>(panel, kind, act, rest, offsets, first, sink),
-            4 => tile_of::<4>(panel, kind, act, rest, offsets, first, sink),
-            _ => tile_of::<5>(panel, kind, act, rest, offsets, first, sink),
+            1 => tile_of::<1>(panel, kind, act, rest, first, sink),
+            2 => tile_of::<2>(panel, kind, act, rest, first, sink),
+            3 => tile_of::<3>(panel, kind, act, rest, first, sink),
+            4 => tile_of::<4>(panel, kind, act, rest, first, sink),
+            _ => tile_of::<5>(panel, kind, act, rest, first, sink),
         }
     }
+}
+
+/// Rows of the tokens of a tile.
+struct Tokens<const T: usize> {
+    q: [*const i8; T],
+    d: [*const f32; T],
+    taken: [*const i32; T],
+    /// Sums of the values of two groups, two bytes each.
+    pairs: [*const i32; T],
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
@@ -81,115 +95,128 @@ unsafe fn tile_of<const T: usize>(
     kind: QuantType,
     act: &Activations,
     tokens: &[usize],
-    offsets: &mut Aligned,
     first: usize,
     sink: &mut impl Sink,
 ) {
-    let acts: [ActivationRow<'_>; T] = std::array::from_fn(|t| act.row(tokens[t], kind));
-    (0..T).for_each(|t| sink.ahead(first + t));
-    let mut sums = [[0f32; ROWS]; T];
-    // What the offset of the weights added: 128 times the sum of the activations, a group each. Where there are eight
-    // minima instead, the sums of each pair of groups, as the kernel takes them.
-    let n = acts.first().map_or(0, |act| act.sums.len());
-    let n = if panel.groups == 8 { n / 4 } else { n };
-    let taken: &mut [i32] = offsets.values(n * T);
-    for (taken, act) in taken.chunks_exact_mut(n.max(1)).zip(&acts) {
-        if panel.offset() {
-            for (taken, sum) in taken.iter_mut().zip(act.sums) {
-                *taken = -128 * i32::from(*sum);
-            }
-        } else if panel.groups == 8 {
-            for (taken, [a, b, c, d]) in taken.iter_mut().zip(act.sums.as_chunks::<4>().0) {
-                *taken = i32::from(a + b) & 0xffff | i32::from(c + d) << 16;
-            }
-        }
+    // By hand: what a closure returns comes through memory, in pieces that a wider load cannot be served from, and then
+    // waits until every result of the tile before is in the cache.
+    let mut of = Tokens::<T> {
+        q: [std::ptr::null(); T],
+        d: [std::ptr::null(); T],
+        taken: [std::ptr::null(); T],
+        pairs: [std::ptr::null(); T],
+    };
+    for t in 0..T {
+        let row = act.row(tokens[t], kind);
+        of.q[t] = row.q.as_ptr();
+        of.d[t] = row.d.as_ptr();
+        of.taken[t] = row.taken.as_ptr();
+        of.pairs[t] = if panel.groups == 8 { row.pairs.as_ptr() } else { row.sums.as_ptr().cast() };
     }
+    // Once from afar, and once when a block is left: what came into the first cache before is gone by then, and stores
+    // that wait for their lines leave the next tile no room to store.
+    let ahead = || (first..first + T).for_each(|t| sink.ahead(t));
+    ahead();
+    let mut sums = Spilled([[0f32; ROWS]; T]);
     // SAFETY: the caller's promise.
     unsafe {
         match (panel.groups, panel.offset()) {
-            (0, true) => tile_32::<T, true>(panel, &acts, taken, &mut sums),
-            (0, false) => tile_32::<T, false>(panel, &acts, taken, &mut sums),
-            (8, _) => tile_256::<T, 8, false>(panel, &acts, taken, &mut sums),
-            (_, true) => tile_256::<T, 16, true>(panel, &acts, taken, &mut sums),
-            (_, false) => tile_256::<T, 16, false>(panel, &acts, taken, &mut sums),
+            (0, true) => tile_32::<T, true>(panel, &of, &mut sums, &ahead),
+            (0, false) => tile_32::<T, false>(panel, &of, &mut sums, &ahead),
+            (8, _) if kind == QuantType::Q4_K => tile_256::<T, 8, false, true>(panel, &of, &mut sums, &ahead),
+            (8, _) => tile_256::<T, 8, false, false>(panel, &of, &mut sums, &ahead),
+            (_, true) => tile_256::<T, 16, true, false>(panel, &of, &mut sums, &ahead),
+            (_, false) => tile_256::<T, 16, false, false>(panel, &of, &mut sums, &ahead),
         }
     }
-    for (t, sums) in sums.iter().enumerate() {
+    for (t, sums) in sums.0.iter().enumerate() {
         sink.put(first + t, sums);
     }
 }
 
-/// Blocks of 256 with `G` scales each. `OFFSET`: the weights are 128 too large, and there are no minima.
+/// Blocks of 256 with `G` scales each. `OFFSET`: the weights are 128 too large, and there are no minima. `FLOAT`: four
+/// groups add up to less than 2^24, so their whole numbers are exact in floats, where scaling costs one instruction
+/// instead of three; the two halves are rounded once, when they meet, as the whole number is that they stand for.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
-unsafe fn tile_256<const T: usize, const G: usize, const OFFSET: bool>(
+unsafe fn tile_256<const T: usize, const G: usize, const OFFSET: bool, const FLOAT: bool>(
     panel: &Panel,
-    acts: &[ActivationRow<'_>; T],
-    taken: &[i32],
-    out: &mut [Sums; T],
+    of: &Tokens<T>,
+    out: &mut Spilled<T>,
+    ahead: &impl Fn(),
 ) {
-    let n = panel.blocks * G;
-    // SAFETY: every index stays inside block b of the panel, of the rows and of `taken`, [T][blocks * G].
+    // Sums of the first half of a block.
+    let mut half = Spilled([[0f32; ROWS]; T]);
+    // SAFETY: every index stays inside block b of the panel and of the rows.
     unsafe {
         for b in 0..panel.blocks {
+            if b + 1 == panel.blocks {
+                ahead();
+            }
             let q = panel.q.as_ptr::<u8>().add(b * 256 * ROWS);
             let scales = panel.scale.as_ptr::<i32>().add(b * G * ROWS);
             let mut sum = [[_mm512_setzero_si512(); 2]; T];
+            let mut float = [[_mm512_setzero_ps(); 2]; T];
             for g in 0..G {
                 let mut dot = [[_mm512_setzero_si512(); 2]; T];
                 if OFFSET {
                     for t in 0..T {
-                        dot[t] = [_mm512_set1_epi32(*taken.get_unchecked(t * n + b * G + g)); 2];
+                        dot[t] = [_mm512_set1_epi32(*of.taken[t].add(b * G + g)); 2];
                     }
                 }
                 for k in g * (64 / G)..(g + 1) * (64 / G) {
                     let low = _mm512_load_si512(q.add(k * 4 * ROWS).cast());
                     let high = _mm512_load_si512(q.add(k * 4 * ROWS + 64).cast());
                     for t in 0..T {
-                        let y = acts[t].q.as_ptr().add(b * 256 + k * 4).cast::<i32>().read_unaligned();
+                        let y = of.q[t].add(b * 256 + k * 4).cast::<i32>().read_unaligned();
                         let y = _mm512_set1_epi32(y);
                         dot[t][0] = _mm512_dpbusd_epi32(dot[t][0], low, y);
                         dot[t][1] = _mm512_dpbusd_epi32(dot[t][1], high, y);
                     }
                 }
+                if FLOAT && g == G / 2 {
+                    for t in 0..T {
+                        (0..2).for_each(|h| _mm512_store_ps(half.at(t, h), float[t][h]));
+                    }
+                    float = [[_mm512_setzero_ps(); 2]; T];
+                }
                 for h in 0..2 {
                     let scale = _mm512_load_si512(scales.add(g * ROWS + h * 16).cast());
+                    if FLOAT {
+                        let scale = _mm512_cvtepi32_ps(scale);
+                        for t in 0..T {
+                            float[t][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t][h]), scale, float[t][h]);
+                        }
+                        continue;
+                    }
                     for t in 0..T {
                         sum[t][h] = _mm512_add_epi32(sum[t][h], _mm512_mullo_epi32(dot[t][h], scale));
                     }
                 }
             }
-            for h in 0..2 {
-                let d = _mm512_load_ps(panel.d.as_ptr::<f32>().add(b * ROWS + h * 16));
-                for t in 0..T {
-                    let acc = out[t].as_mut_ptr().add(h * 16);
-                    let scale = _mm512_mul_ps(d, _mm512_set1_ps(*acts[t].d.get_unchecked(b)));
-                    let step = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum[t][h]));
-                    _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), step));
-                }
-            }
-            if OFFSET {
-                continue;
-            }
             let mins = panel.min.as_ptr::<i16>().add(b * G * ROWS);
             for h in 0..2 {
-                let dmin = _mm512_load_ps(panel.dmin.as_ptr::<f32>().add(b * ROWS + h * 16));
+                let d = _mm512_load_ps(panel.d.as_ptr::<f32>().add(b * ROWS + h * 16));
+                let dmin = panel.dmin.as_ptr::<f32>().add(b * ROWS + h * 16);
                 for t in 0..T {
-                    let sums = acts[t].sums.as_ptr().add(b * 16);
-                    let mut min = _mm512_setzero_si512();
-                    for p in 0..G / 2 {
-                        let m = _mm512_load_si512(mins.add((p * ROWS + h * 16) * 2).cast());
-                        let pair = if G == 8 {
-                            *taken.get_unchecked(t * panel.blocks * 4 + b * 4 + p)
-                        } else {
-                            sums.add(p * 2).cast::<i32>().read_unaligned()
-                        };
-                        min = _mm512_dpwssd_epi32(min, m, _mm512_set1_epi32(pair));
+                    let dy = _mm512_set1_ps(*of.d[t].add(b));
+                    let sum = match FLOAT {
+                        true => _mm512_add_ps(_mm512_load_ps(half.at(t, h)), float[t][h]),
+                        false => _mm512_cvtepi32_ps(sum[t][h]),
+                    };
+                    let step = _mm512_mul_ps(_mm512_mul_ps(d, dy), sum);
+                    let mut acc = _mm512_add_ps(_mm512_load_ps(out.at(t, h)), step);
+                    if !OFFSET {
+                        let mut min = _mm512_setzero_si512();
+                        for p in 0..G / 2 {
+                            let m = _mm512_load_si512(mins.add((p * ROWS + h * 16) * 2).cast());
+                            let pair = of.pairs[t].add(b * (G / 2) + p).read_unaligned();
+                            min = _mm512_dpwssd_epi32(min, m, _mm512_set1_epi32(pair));
+                        }
+                        let scale = _mm512_mul_ps(_mm512_load_ps(dmin), dy);
+                        acc = _mm512_sub_ps(acc, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(min)));
                     }
-                    let acc = out[t].as_mut_ptr().add(h * 16);
-                    let scale = _mm512_mul_ps(dmin, _mm512_set1_ps(*acts[t].d.get_unchecked(b)));
-                    let step = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(min));
-                    _mm512_storeu_ps(acc, _mm512_sub_ps(_mm512_loadu_ps(acc), step));
+                    _mm512_store_ps(out.at(t, h), acc);
                 }
             }
         }
@@ -201,26 +228,29 @@ unsafe fn tile_256<const T: usize, const G: usize, const OFFSET: bool>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
 unsafe fn tile_32<const T: usize, const OFFSET: bool>(
     panel: &Panel,
-    acts: &[ActivationRow<'_>; T],
-    taken: &[i32],
-    out: &mut [Sums; T],
+    of: &Tokens<T>,
+    out: &mut Spilled<T>,
+    ahead: &impl Fn(),
 ) {
     let mut acc = [[_mm512_setzero_ps(); 2]; T];
-    // SAFETY: every index stays inside block b of the panel, of the rows and of `taken`, [T][blocks].
+    // SAFETY: every index stays inside block b of the panel and of the rows.
     unsafe {
         for b in 0..panel.blocks {
+            if b + 8 == panel.blocks {
+                ahead();
+            }
             let q = panel.q.as_ptr::<u8>().add(b * 32 * ROWS);
             let mut dot = [[_mm512_setzero_si512(); 2]; T];
             if OFFSET {
                 for t in 0..T {
-                    dot[t] = [_mm512_set1_epi32(*taken.get_unchecked(t * panel.blocks + b)); 2];
+                    dot[t] = [_mm512_set1_epi32(*of.taken[t].add(b)); 2];
                 }
             }
             for k in 0..8 {
                 let low = _mm512_load_si512(q.add(k * 4 * ROWS).cast());
                 let high = _mm512_load_si512(q.add(k * 4 * ROWS + 64).cast());
                 for t in 0..T {
-                    let y = acts[t].q.as_ptr().add(b * 32 + k * 4).cast::<i32>().read_unaligned();
+                    let y = of.q[t].add(b * 32 + k * 4).cast::<i32>().read_unaligned();
                     let y = _mm512_set1_epi32(y);
                     dot[t][0] = _mm512_dpbusd_epi32(dot[t][0], low, y);
                     dot[t][1] = _mm512_dpbusd_epi32(dot[t][1], high, y);
@@ -229,12 +259,13 @@ unsafe fn tile_32<const T: usize, const OFFSET: bool>(
             for h in 0..2 {
                 let d = _mm512_load_ps(panel.d.as_ptr::<f32>().add(b * ROWS + h * 16));
                 for t in 0..T {
-                    let dy = _mm512_set1_ps(*acts[t].d.get_unchecked(b));
+                    let dy = _mm512_set1_ps(*of.d[t].add(b));
                     let step = _mm512_mul_ps(_mm512_mul_ps(d, dy), _mm512_cvtepi32_ps(dot[t][h]));
                     acc[t][h] = _mm512_add_ps(acc[t][h], step);
                     if !OFFSET {
                         let dmin = _mm512_load_ps(panel.dmin.as_ptr::<f32>().add(b * ROWS + h * 16));
-                        let sum = _mm512_set1_ps(f32::from(*acts[t].sums.get_unchecked(b)));
+                        let sum = *of.pairs[t].cast::<i16>().add(b);
+                        let sum = _mm512_set1_ps(f32::from(sum));
                         acc[t][h] = _mm512_sub_ps(acc[t][h], _mm512_mul_ps(_mm512_mul_ps(dmin, dy), sum));
                     }
                 }
@@ -242,7 +273,7 @@ unsafe fn tile_32<const T: usize, const OFFSET: bool>(
         }
         for t in 0..T {
             for h in 0..2 {
-                _mm512_storeu_ps(out[t].as_mut_ptr().add(h * 16), acc[t][h]);
+                _mm512_store_ps(out.at(t, h), acc[t][h]);
             }
         }
     }

@@ -265,7 +265,7 @@ impl Scratch {
         unsafe {
             if set == KernelSet::Avx512Vnni {
                 avx512_panel::unpack(&mut self.panel, kind, act.cols, rows);
-                avx512_panel::matmul(&self.panel, act, tokens, &mut self.prepared, sink);
+                avx512_panel::matmul(&self.panel, act, tokens, sink);
             } else {
                 self.avx2_panel.unpack(kind, act.cols, rows);
                 avx2_panel::matmul(&self.avx2_panel, act, tokens, &mut self.avx2, sink);

@@ -64,6 +64,7 @@ fn activations(kind: QuantType, n: usize, cols: usize, mut q: impl FnMut(usize) 
     for (sum, values) in by.sums.iter_mut().zip(by.q.chunks(sum_of)) {
         *sum = values.iter().map(|&v| i16::from(v)).sum();
     }
+    by.derive();
     act
 }
 
