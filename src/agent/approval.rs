@@ -49,7 +49,10 @@ pub fn of_call(
 ) -> Verdict {
     let path = ["file_path", "path"].iter().find_map(|key| arguments.get(*key)?.as_str());
     let command = tool.judge_command(workspace, arguments);
-    verdict(mode, tool.access(arguments), containment, path, command.as_ref())
+    match (verdict(mode, tool.access(arguments), containment, path, command.as_ref()), tool.always_asked()) {
+        (Verdict::Run, Some(why)) if mode != ApprovalMode::Yolo => Verdict::Ask(why.to_string()),
+        (verdict, _) => verdict,
+    }
 }
 
 /// The table. `path`: the file a write goes to, where the call names one. `command`: what the text of a command tells.

@@ -1,8 +1,9 @@
 //! The agent: `Op` in, `Event` out. `turn` decides (pure), `session` carries out, `approval` is the table of modes,
 //! `repair` how a small model mends, `transcript` the log on disk, `conversation` what a log adds up to, `resume` how
-//! one is taken up again, `store` which there are, `asked` what it takes to run one again, `compaction` how a history is shortened, `opening` and `memory` the first message,
+//! one is taken up again, `store` which there are, `asked` what it takes to run one again, `compaction` how a history is shortened, `opening` and `memory` the first message, `answer` an answer in a given form,
 //! `live_values` the workspace as the masks of calls see it, `prompts` all wording. Front ends import `agent::protocol` and nothing else of this.
 
+pub mod answer;
 pub mod approval;
 pub mod asked;
 mod compaction;

@@ -15,6 +15,8 @@ pub struct Surroundings {
     pub mode: ApprovalMode,
     /// All files of the workspace, relative, sorted.
     pub files: Vec<String>,
+    /// The most used definitions of a repository whose files do not all fit the list; else empty.
+    pub map: String,
     pub memory: Option<Memory>,
     /// Files the request names, with their text.
     pub named: Vec<(String, String)>,
@@ -23,6 +25,11 @@ pub struct Surroundings {
 /// Characters the list of files may take.
 const FILE_LIST_CHARS: usize = 2000;
 
+/// Whether the list of these files leaves some of them out.
+pub fn is_folded(files: &[String]) -> bool {
+    files.iter().map(|path| path.chars().count() + 1).sum::<usize>() > FILE_LIST_CHARS
+}
+
 pub fn first_message(surroundings: &Surroundings, request: &str) -> String {
     let block = |text: String| format!("\n{text}\n");
     let branch = surroundings
@@ -30,7 +37,10 @@ pub fn first_message(surroundings: &Surroundings, request: &str) -> String {
         .as_ref()
         .map_or(String::new(), |branch| format!("{}\n", note("branch", &[("branch", branch)])));
     let files = short_list(&surroundings.files, FILE_LIST_CHARS);
-    let files = if files.is_empty() { files } else { block(note("files", &[("list", &files)])) };
+    let mut files = if files.is_empty() { files } else { block(note("files", &[("list", &files)])) };
+    if !surroundings.map.is_empty() {
+        files.push_str(&block(note("map", &[("map", surroundings.map.trim_end())])));
+    }
     let memory = surroundings.memory.as_ref().map_or(String::new(), |memory| block(memory.shown()));
     let named: String = surroundings.named.iter().map(|file| block(named_block(file))).collect();
     fill(
@@ -193,6 +203,7 @@ mod tests {
             branch: Some("main".into()),
             mode: ApprovalMode::AutoEdit,
             files: list(&["Cargo.toml", "src/lib.rs"]),
+            map: String::new(),
             memory: Some(Memory { path: "AGENTS.md".into(), text: "Use {tabs}.".into(), cut: false }),
             named: vec![("src/lib.rs".into(), "fn {request}() {}\n".into())],
         };
@@ -223,6 +234,7 @@ mod tests {
             branch: None,
             mode: ApprovalMode::Plan,
             files: Vec::new(),
+            map: String::new(),
             memory: None,
             named: Vec::new(),
         };

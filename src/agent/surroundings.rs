@@ -3,13 +3,14 @@
 
 use super::memory::Memory;
 use super::nudge::Wish;
-use super::opening::{Surroundings, first_message, named_files};
+use super::opening::{Surroundings, first_message, is_folded, named_files};
 use super::prompts::SYSTEM;
 use super::session::SessionOptions;
 use crate::chat::{Message, Role};
 use crate::model::ModelInfo;
-use crate::tools::Registry;
+use crate::tools::{Registry, repository_map};
 use crate::workspace::{ReadContent, Workspace};
+use std::sync::atomic::AtomicBool;
 
 /// Below this many billions of weights a model gets help: few tools, named files up front, nudges.
 const SMALL_BILLIONS: f64 = 8.0;
@@ -21,6 +22,8 @@ const MAX_FILES: usize = 20_000;
 /// The share of the context that notes of the repository may take, and at most so many characters.
 const MEMORY_SHARE: usize = 8;
 const MEMORY_CHARS: usize = 12_000;
+/// Characters of the map of a repository, about 500 tokens.
+const MAP_CHARS: usize = 1600;
 /// The share of the context that files named in the request may take together.
 const NAMED_SHARE: usize = 4;
 
@@ -30,7 +33,7 @@ pub fn is_small(info: &ModelInfo) -> bool {
 
 /// The tools that a model of this size is offered.
 pub fn offered_tools(registry: &Registry, info: &ModelInfo) -> Registry {
-    if is_small(info) { registry.subset(SMALL_TOOLS) } else { registry.clone() }
+    if is_small(info) { registry.subset(SMALL_TOOLS).foreground() } else { registry.clone() }
 }
 
 /// The messages a new session here sends for `request`, before any answer.
@@ -62,12 +65,18 @@ fn gather(
     let mut files = workspace.files(MAX_FILES);
     files.sort();
     let root = workspace.root();
+    // A small model is led to its files; a map would only cost it.
+    let map = match !is_small(info) && is_folded(&files) {
+        true => repository_map(workspace, "", MAP_CHARS, &AtomicBool::new(false)),
+        false => String::new(),
+    };
     Surroundings {
         directory: root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned(),
         date: jiff::ZonedDateTime::now().strftime("%Y-%m-%d").to_string(),
         branch: workspace.git_branch(),
         mode: options.mode,
         files,
+        map,
         memory: Memory::find(
             |path| text_of(workspace, path),
             (info.context / MEMORY_SHARE * 3).min(MEMORY_CHARS),

@@ -10,6 +10,7 @@ mod lead;
 
 pub use effects::{Effect, Input, Must, Rules, Spent, Stop, ToolReport};
 
+use super::answer::{self, ANSWER};
 use super::nudge::{self, Facts, Kind, Nudge, Wish};
 use super::opening::{named_files, new_file};
 use super::prompts::note;
@@ -99,6 +100,10 @@ pub struct Turn {
     check_seconds: u64,
     /// The user had to be asked for something in this turn.
     asked: bool,
+    /// Answers in words where a call was to give it.
+    unformed: usize,
+    /// The user let something else land than what was asked for.
+    settled: bool,
     changed: bool,
     /// Since the last change: whether the last command succeeded.
     last_run: Option<bool>,
@@ -143,6 +148,8 @@ impl Turn {
             version: Default::default(),
             check_seconds: 0,
             asked: false,
+            unformed: 0,
+            settled: false,
             changed: false,
             last_run: None,
             denied_last: false,
@@ -186,6 +193,7 @@ impl Turn {
             (State::Asking { call, access, summary }, Input::Decided(decision)) => match decision {
                 Decision::Allow => self.run(call, access, summary, &mut effects),
                 Decision::Settle { changes, reason } => {
+                    self.settled = true;
                     let id = self.id();
                     let name = call.name.clone();
                     effects.push(Effect::Emit(Event::ToolCallStarted { id, name, summary }));
@@ -329,6 +337,10 @@ impl Turn {
                 }
                 continue;
             }
+            if self.rules.answers && call.name == ANSWER {
+                let text = answer::given(&call, spec).to_string();
+                return self.answered(call, text, effects);
+            }
             self.state = State::Judging(call.clone());
             effects.push(Effect::Judge { call });
             return;
@@ -385,7 +397,7 @@ impl Turn {
             return self.finish(Ending::Stuck { message }, effects);
         }
         let ending = if self.denied_last { Ending::Denied } else { Ending::Done };
-        self.finish(ending, effects);
+        self.end(ending, effects);
     }
 }
 

@@ -27,6 +27,7 @@ fn tools() -> Arc<[ToolSpec]> {
 
 fn rules() -> Rules {
     Rules {
+        answers: false,
         small: false,
         max_model_calls: None,
         max_tool_calls: None,
@@ -532,13 +533,26 @@ fn a_small_model_writes_the_one_file_anew_and_the_turn_makes_the_edit_of_it() {
         turn
     };
     let mut turn = begun();
-    let edit = call("edit", json!({"file_path": "src/a.rs"}));
+    let edit = call("edit", json!({"file_path": "src/a.rs", "old_string": "x\n", "new_string": "y\n"}));
     let usage = Usage { completion: 30, ..Usage::default() };
     let effects = turn.handle(Input::Revised { call: Some(edit.clone()), usage });
-    assert_eq!(effects.last(), Some(&Effect::Judge { call: edit }));
+    assert_eq!(effects.last(), Some(&Effect::Judge { call: edit.clone() }));
     turn.handle(judged(Verdict::Run, Access::Write));
-    // Done: what is left is to say so, and nothing is called any more.
+    // Done, and said as it was: the model is not asked.
     let effects = turn.handle(output("edited"));
+    let said = note("changed", &[("path", "src/a.rs"), ("old", "x"), ("new", "y")]);
+    assert_eq!(appended(&effects)[1], (Role::Assistant, said.trim_end()));
+    let done = outcome(&effects);
+    assert_eq!(
+        (&done.ending, done.answer.as_str(), done.usage.completion),
+        (&Ending::Done, said.trim_end(), 30)
+    );
+    // What the user made of it only the model can tell, from the result.
+    let mut turn = begun();
+    turn.handle(Input::Revised { call: Some(edit), usage });
+    turn.handle(judged(Verdict::Ask("why".into()), Access::Write));
+    turn.handle(Input::Decided(Decision::Settle { changes: Vec::new(), reason: None }));
+    let effects = turn.handle(output("edited in part"));
     assert_eq!(appended(&effects)[1].1, note("answer_what_changed", &[]));
     assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Answer }));
     let effects = turn.handle(Input::Generated(answer("Renamed.", &[])));

@@ -8,6 +8,7 @@ use super::exec_until::{self, First};
 use super::{CommandResult, Failure, exit, load};
 use crate::agent::protocol::{ApprovalMode, Ending, Event};
 use crate::agent::{self, Limits, Resumed, Session, SessionOptions, Which};
+use crate::chat::ToolSpec;
 use crate::chat::escape::escape_json;
 use crate::cli::ModelArgs;
 use crate::config::{Config, LoadOptions};
@@ -113,6 +114,9 @@ pub struct ExecArgs {
     /// Leave the directory as it is: work in a private copy and write the changes to this file, for `git apply`
     #[arg(long, value_name = "FILE")]
     pub patch: Option<PathBuf>,
+    /// A file with a JSON schema that the answer must have the form of (object, array, enum, bounds and the like)
+    #[arg(long, value_name = "FILE")]
+    pub json_schema: Option<PathBuf>,
     /// Go on with the latest session of this directory
     #[arg(short = 'c', long = "continue", conflicts_with = "resume")]
     pub continue_latest: bool,
@@ -196,6 +200,7 @@ pub(super) struct Prepared {
     pub config: Config,
     pub input: Input,
     pub allowed_tools: Option<Vec<String>>,
+    pub answer: Option<ToolSpec>,
     pub workspace: Workspace,
     pub state: Option<PathBuf>,
     pub shell: Shell,
@@ -208,6 +213,7 @@ impl Prepared {
         let config = Config::load(&args.load_options())?;
         let input = exec_input::read(args, cancel)?;
         let allowed_tools = args.allowed_tools.as_deref().map(known_tools).transpose()?;
+        let answer = args.json_schema.as_deref().map(answer_of).transpose()?;
         if args.include_partial_messages && args.output_format != OutputFormat::StreamJson {
             return Err(Failure::new(
                 exit::USAGE,
@@ -225,7 +231,7 @@ impl Prepared {
                 format!("{}; or name `--sandbox none` to run commands unprotected", unavailable.remedy);
             return Err(Failure::new(exit::NO_SANDBOX, message).hint(hint));
         }
-        Ok(Self { config, input, allowed_tools, workspace, state, shell, started })
+        Ok(Self { config, input, allowed_tools, answer, workspace, state, shell, started })
     }
 
     /// What is left of the time of the run, where it has an end.
@@ -238,6 +244,7 @@ impl Prepared {
             prompt: self.input.prompt.clone(),
             attachments: self.input.attachment.clone().into_iter().collect(),
             until: None,
+            structured: self.answer.is_some(),
             format: args.output_format,
             partial_messages: args.include_partial_messages,
             quiet: args.quiet,
@@ -277,6 +284,7 @@ impl Prepared {
             one_run: true,
             protected,
             allowed_tools: self.allowed_tools.clone(),
+            answer: self.answer.clone(),
             tell_messages: args.output_format == OutputFormat::StreamJson,
         })
     }
@@ -397,6 +405,17 @@ fn known_tools(names: &[String]) -> Result<Vec<String>, Failure> {
                 .hint(format!("the tools are {}", known.join(", "))))
         }
     }
+}
+
+/// The tool that takes the answer, by the schema in `file`.
+fn answer_of(file: &Path) -> Result<ToolSpec, Failure> {
+    let wrong = |why: String| {
+        Failure::new(exit::USAGE, format!("--json-schema {}: {why}", file.display()))
+            .hint("types, properties, required, enum, const, items, anyOf, bounds and lengths can be held to")
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let schema = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    agent::answer::tool(&schema).map_err(wrong)
 }
 
 /// The exit code of a run.

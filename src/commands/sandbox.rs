@@ -120,7 +120,7 @@ fn run_one(choice: SandboxChoice, workspace: PathBuf, command: &ShellCommand) ->
         let code = match error {
             ShellError::Unavailable(_) | ShellError::Workspace { .. } => exit::NO_SANDBOX,
             ShellError::Directory { .. } | ShellError::Nul => exit::USAGE,
-            ShellError::Io { .. } | ShellError::Lost => exit::TASK_FAILED,
+            ShellError::Io { .. } | ShellError::Lost | ShellError::TooMany { .. } => exit::TASK_FAILED,
         };
         Failure::new(code, error.to_string()).hint(error.hint())
     })?;

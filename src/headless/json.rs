@@ -104,11 +104,13 @@ pub(super) fn object(result: &ExecResult) -> Value {
     let outcome = result.outcome.as_ref();
     let usage = outcome.map(|outcome| outcome.usage).unwrap_or_default();
     let answer = outcome.map_or("", |outcome| &outcome.answer);
+    let structured = || serde_json::from_str::<Value>(answer).ok();
     json!({
         "type": "result",
         "subtype": subtype(&ending),
         "is_error": ending != Ending::Done,
         "result": answer,
+        "structured_output": if result.structured && ending == Ending::Done { structured() } else { None },
         "error": ending.message(),
         "hint": ending.hint(),
         "session_id": result.session_id,

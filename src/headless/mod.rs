@@ -38,6 +38,8 @@ pub struct Options {
     /// What the model gets beside the prompt.
     pub attachments: Vec<Attachment>,
     pub until: Option<Until>,
+    /// The answer is to have the form of a schema.
+    pub structured: bool,
     pub format: OutputFormat,
     /// With `StreamJson`: the parts of an answer as they come, too.
     pub partial_messages: bool,
@@ -130,6 +132,8 @@ pub struct ExecResult {
     pub patch: Option<PatchReport>,
     /// With `--attempts`: all of them, in their order.
     pub attempts: Vec<AttemptReport>,
+    /// The answer has the form of a schema.
+    pub structured: bool,
     /// The answer could not be written to stdout (a closed pipe is not an error).
     pub write_error: Option<String>,
 }
@@ -146,6 +150,7 @@ impl ExecResult {
             until: None,
             patch: None,
             attempts: Vec::new(),
+            structured: false,
             write_error: None,
         }
     }
@@ -255,6 +260,7 @@ fn finish(
     streams: &mut Streams<'_>,
 ) -> ExecResult {
     result.duration = options.started.elapsed();
+    result.structured = options.structured;
     let written = view.end(&result, streams).and_then(|()| streams.out.flush());
     result.write_error = written
         .err()

@@ -5,18 +5,24 @@
 //! can repair a call comes from `workspace`; reading arguments the way models write them is `arguments`' part.
 
 mod arguments;
+mod background;
 mod edit;
+mod git_commit;
 mod git_diff;
+mod git_log;
 mod git_status;
 mod glob;
 mod grep_search;
 mod list_directory;
+mod outline;
 mod read_file;
+mod repository_map;
 mod run_shell_command;
 mod syntax_note;
 mod todo_write;
 mod write_file;
 
+pub use repository_map::repository_map;
 pub use syntax_note::syntax_error;
 
 use crate::chat::ToolSpec;
@@ -96,6 +102,10 @@ pub trait Tool: Send + Sync {
     fn preview(&self, _workspace: &Workspace, _arguments: &Arguments) -> Option<String> {
         None
     }
+    /// Why a call is asked for in every mode but yolo, whatever the table says of its access.
+    fn always_asked(&self) -> Option<&'static str> {
+        None
+    }
     /// What the text of the command that a call runs tells; `None` where it runs none.
     fn judge_command(&self, _workspace: &Workspace, _arguments: &Arguments) -> Option<Judgement> {
         None
@@ -127,6 +137,10 @@ impl Registry {
         registry.add(todo_write::TodoWrite::new);
         registry.add(git_status::GitStatus::new);
         registry.add(git_diff::GitDiff::new);
+        registry.add(git_log::GitLog::new);
+        registry.add(git_commit::GitCommit::new);
+        registry.add(outline::Outline::new);
+        registry.add(background::Background::new);
         registry
     }
 
@@ -147,6 +161,16 @@ impl Registry {
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tools.iter().map(|tool| tool.spec().name.as_str())
+    }
+
+    /// The same without what runs in the background, of which a small model makes nothing good.
+    pub fn foreground(&self) -> Self {
+        let plain = run_shell_command::RunShell::foreground().map(|tool| Arc::new(tool) as Arc<dyn Tool>);
+        let narrow = |tool: &Arc<dyn Tool>| match &plain {
+            Some(plain) if tool.spec().name == plain.spec().name => plain.clone(),
+            _ => tool.clone(),
+        };
+        Self { tools: self.tools.iter().map(narrow).collect() }
     }
 
     /// The named tools, in this registry's order; they share their state with it.

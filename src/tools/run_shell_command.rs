@@ -7,6 +7,7 @@ use crate::workspace::sandbox::SandboxTier;
 use crate::workspace::shell::policy::{self, Judgement};
 use crate::workspace::shell::{DEFAULT_TIMEOUT, ShellCommand, ShellError, ShellOutcome};
 use crate::workspace::text::fit;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const NAME: &str = "run_shell_command";
@@ -22,6 +23,13 @@ pub struct RunShell {
 impl RunShell {
     pub fn new() -> Option<Self> {
         Some(Self { spec: super::parse_spec(include_str!("../../tools/run_shell_command.json"))? })
+    }
+
+    /// The same for a model that is not told of the background.
+    pub fn foreground() -> Option<Self> {
+        let mut own = Self::new()?;
+        own.spec.parameters.get_mut("properties")?.as_object_mut()?.shift_remove("is_background");
+        Some(own)
     }
 }
 
@@ -69,6 +77,9 @@ impl Tool for RunShell {
                 Duration::from_secs(seconds.min(MAX_TIMEOUT) as u64)
             });
         let command = ShellCommand { command: command.to_string(), directory, timeout, network: false };
+        if arguments::flag(NAME, arguments, "is_background")? {
+            return start(context, &command);
+        }
         let outcome = context
             .shell
             .run(context.workspace.root(), &command, context.cancel, context.on_output)
@@ -98,7 +109,20 @@ impl Tool for RunShell {
     }
 }
 
-fn ending(outcome: &ShellOutcome, timeout: Duration) -> String {
+/// Starts it, and waits a moment for what goes wrong at once.
+fn start(context: &mut ToolContext<'_>, command: &ShellCommand) -> Result<ToolOutput, ToolError> {
+    const MOMENT: Duration = Duration::from_secs(1);
+    let id = context.shell.start(context.workspace.root(), command).map_err(shell_error)?;
+    let began = std::time::Instant::now();
+    let ended = || context.shell.jobs().iter().any(|job| job.id == id && job.ended.is_some());
+    while began.elapsed() < MOMENT && !context.cancel.load(Ordering::Relaxed) && !ended() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let text = super::background::shown(context, id)?;
+    Ok(ToolOutput::ok(text, format!("run {} (in the background, number {id})", command.command)))
+}
+
+pub(super) fn ending(outcome: &ShellOutcome, timeout: Duration) -> String {
     if outcome.cancelled {
         return "interrupted by the user".into();
     }
@@ -115,9 +139,9 @@ fn ending(outcome: &ShellOutcome, timeout: Duration) -> String {
     }
 }
 
-fn shell_error(error: ShellError) -> ToolError {
+pub(super) fn shell_error(error: ShellError) -> ToolError {
     match &error {
-        ShellError::Directory { .. } | ShellError::Nul => {
+        ShellError::Directory { .. } | ShellError::Nul | ShellError::TooMany { .. } => {
             ToolError::ToModel(format!("{error}; {}", error.hint()))
         }
         _ => ToolError::ToUser { message: error.to_string(), hint: error.hint() },

@@ -2,8 +2,8 @@
 //! and ignored files too, since tools open them; the spellings that lead into the workspace; the text that an edit would
 //! see. Nothing here remembers that anything was read.
 
-use super::Workspace;
 use super::text::Content;
+use super::{Workspace, WorkspaceError};
 
 /// Entries of one directory that are looked at.
 const MOST: usize = 20_000;
@@ -69,6 +69,21 @@ impl Workspace {
         }
         spellings.dedup();
         spellings
+    }
+
+    /// What a file holds, for work in which no model reads it.
+    pub fn peek(&self, path: &str) -> Option<Content> {
+        let location = self.guard.file(path).ok()?;
+        Some(Content::of(&self.existing(&location).ok()??.bytes))
+    }
+
+    /// A directory that is there as paths beneath it begin; empty for the workspace itself.
+    pub fn shown_directory(&self, path: &str) -> Result<String, WorkspaceError> {
+        if self.is_own_name(path) {
+            return Ok(String::new());
+        }
+        let shown = self.guard.display(&self.existing_directory(path)?);
+        Ok(if shown == "." { String::new() } else { shown })
     }
 
     /// The text of a file as a model reads and writes it, if `edit` may change it.

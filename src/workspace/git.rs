@@ -1,8 +1,11 @@
 //! Status and diff of the repository the workspace lies in, by libgit2: no git program, no hooks, no external diff,
-//! no text conversion. Reads only; the index is not even refreshed.
+//! no text conversion. Reads only; the index is not even refreshed. `history` reads commits, `commit` makes one.
 //!
 //! Only the repository's own configuration is read, and of that only what libgit2 itself acts on. Paths are the
 //! workspace's, and what lies outside the workspace is not shown even where the repository reaches further.
+
+mod commit;
+mod history;
 
 use super::{Workspace, WorkspaceError};
 use git2::{
@@ -70,21 +73,7 @@ impl Workspace {
             .ignore_submodules(true)
             .disable_pathspec_match(true)
             .context_lines(3);
-        // A path that is gone from disk is still one whose diff can be asked for.
-        let asked = match path {
-            Some(path) => {
-                let location = self.guard.directory(path)?;
-                if !location.is_in_first_root() {
-                    return Err(WorkspaceError::Refused(format!(
-                        "{path} is not beneath {}, whose repository is shown",
-                        self.root().display()
-                    )));
-                }
-                location.relative()
-            }
-            None => PathBuf::new(),
-        };
-        let beneath = place.prefix.join(asked);
+        let beneath = self.beneath(&place, path)?;
         if !beneath.as_os_str().is_empty() {
             options.pathspec(&beneath);
         }
@@ -99,6 +88,19 @@ impl Workspace {
             .diff_tree_to_workdir_with_index(head.as_ref(), Some(&mut options))
             .map_err(git_error)?;
         print(&diff)
+    }
+
+    /// Where `path`, or the workspace itself, lies in the repository. A path that is gone from disk still has a history.
+    fn beneath(&self, place: &Place, path: Option<&str>) -> Result<PathBuf, WorkspaceError> {
+        let Some(path) = path else { return Ok(place.prefix.clone()) };
+        let location = self.guard.directory(path)?;
+        if !location.is_in_first_root() {
+            return Err(WorkspaceError::Refused(format!(
+                "{path} is not beneath {}, whose repository is shown",
+                self.root().display()
+            )));
+        }
+        Ok(place.prefix.join(location.relative()))
     }
 
     /// The top of the work tree the workspace lies in; outside a repository the workspace itself.

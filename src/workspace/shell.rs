@@ -5,6 +5,7 @@
 //! Nothing here decides *whether* a command may run: that is the agent's, by `safety.md`'s table. Nothing here
 //! escapes output for a terminal: that is the front end's.
 
+mod background;
 mod capture;
 mod environment;
 pub mod policy;
@@ -12,13 +13,15 @@ mod running;
 mod state;
 
 pub use super::sandbox::{SandboxTier, Unavailable};
+pub use background::JobStatus;
 
-use super::sandbox::{self, layout, plan};
+use super::sandbox::{self, layout, plan, reach, steering};
 use capture::Capture;
 use running::Running;
 use state::State;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -104,6 +107,8 @@ pub enum ShellError {
     Io { doing: &'static str, source: std::io::Error },
     #[error("the sandbox helper ended without a report")]
     Lost,
+    #[error("{most} commands run in the background already")]
+    TooMany { most: usize },
 }
 
 impl ShellError {
@@ -115,6 +120,7 @@ impl ShellError {
             Self::Workspace { .. } => "start in a project directory".into(),
             Self::Nul => "write the command without NUL".into(),
             Self::Io { .. } => "check free disk space, memory and process limits, then try again".into(),
+            Self::TooMany { .. } => "stop one of them first".into(),
             Self::Lost => "it was killed from outside, perhaps for memory; run the command again".into(),
         }
     }
@@ -126,9 +132,18 @@ fn io_error(doing: &'static str) -> impl FnOnce(std::io::Error) -> ShellError {
 
 /// A way to run commands, with the protection that was found for it.
 pub struct Shell {
+    // Dropped before the core, whose directory its commands use.
+    background: background::Background,
+    core: Arc<Core>,
+}
+
+/// What every command needs, also those that another thread runs.
+struct Core {
     settings: ShellSettings,
     /// What commands run in, or why none may run.
     found: Result<SandboxTier, Unavailable>,
+    /// Why it is not the full tier, where the user did not choose.
+    instead: Option<Unavailable>,
     state: Result<State, String>,
 }
 
@@ -141,41 +156,48 @@ impl Shell {
     /// As [`Shell::probe`], with every setting.
     pub fn with(settings: ShellSettings) -> Self {
         let state = State::new().map_err(|error| error.to_string());
-        let mut shell = Self { found: Ok(SandboxTier::None), settings, state };
-        shell.found = match shell.settings.choice {
+        let mut core = Core { found: Ok(SandboxTier::None), instead: None, settings, state };
+        core.found = match core.settings.choice {
             SandboxChoice::None => Ok(SandboxTier::None),
-            SandboxChoice::Reduced => Err(Unavailable::not_built_yet()),
-            SandboxChoice::Auto | SandboxChoice::Full => match shell.try_full() {
-                Ok(()) => Ok(SandboxTier::Full),
-                Err(ShellError::Unavailable(unavailable)) => Err(unavailable),
-                Err(other) => {
-                    let remedy = format!("{}, or {}", other.hint(), Unavailable::general_remedy());
-                    Err(Unavailable { reason: other.to_string(), remedy })
-                }
-            },
+            SandboxChoice::Full => core.try_tier(SandboxTier::Full),
+            SandboxChoice::Reduced => core.try_tier(SandboxTier::Reduced),
+            SandboxChoice::Auto => core.try_tier(SandboxTier::Full).or_else(|full| {
+                let reduced = core.try_tier(SandboxTier::Reduced).map_err(|_| full.clone())?;
+                core.instead = Some(full);
+                Ok(reduced)
+            }),
         };
-        shell
+        Self { background: Default::default(), core: Arc::new(core) }
     }
 
     /// What commands run in. `None` also where nothing runs at all: see [`Shell::unavailable`].
     pub fn tier(&self) -> SandboxTier {
-        self.found.as_ref().copied().unwrap_or(SandboxTier::None)
+        self.core.found.as_ref().copied().unwrap_or(SandboxTier::None)
     }
 
     /// Why no command can run here; `None` where commands run.
     pub fn unavailable(&self) -> Option<&Unavailable> {
-        self.found.as_ref().err()
+        self.core.found.as_ref().err()
     }
 
     /// One line: the tier, what it does not protect, and what would help.
     pub fn status_line(&self) -> String {
-        match &self.found {
+        match &self.core.found {
             Ok(SandboxTier::Full) => {
                 "sandbox: full (writes only in the workspace, no network, home hidden; does \
                  not protect files in the workspace, reads outside home, or against kernel bugs)"
                     .into()
             }
-            Ok(SandboxTier::Reduced) => "sandbox: reduced".into(),
+            Ok(SandboxTier::Reduced) => {
+                let full = self.core.instead.as_ref();
+                let full =
+                    full.map_or(String::new(), |why| format!("; full: {}, {}", why.reason, why.remedy));
+                format!(
+                    "sandbox: reduced (writes only in the workspace, no network, home hidden, what steers git put back \
+                     after each command; does not protect modes and times of other files, or other processes from \
+                     signals before Linux 6.12{full})"
+                )
+            }
             Ok(SandboxTier::None) => {
                 "sandbox: none, as asked (commands can read and write what you can, and use \
                  the network; leave out `--sandbox none` to be protected)"
@@ -196,10 +218,32 @@ impl Shell {
         cancel: &AtomicBool,
         on_output: &mut dyn FnMut(&str),
     ) -> Result<ShellOutcome, ShellError> {
-        let tier = self.found.clone().map_err(ShellError::Unavailable)?;
-        self.run_in(tier, workspace_root, command, cancel, on_output)
+        let tier = self.core.found.clone().map_err(ShellError::Unavailable)?;
+        self.core.run_in(tier, workspace_root, command, cancel, on_output)
     }
 
+    /// Starts a command that goes on in the background until it ends, is stopped, or this `Shell` is dropped.
+    pub fn start(&self, workspace_root: &Path, command: &ShellCommand) -> Result<usize, ShellError> {
+        self.background.start(&self.core, workspace_root, command)
+    }
+
+    /// The commands that were started in the background, ended ones too.
+    pub fn jobs(&self) -> Vec<JobStatus> {
+        self.background.list()
+    }
+
+    /// How command `id` is, what it wrote since this was last asked, and how many bytes before that were not kept.
+    pub fn read_job(&self, id: usize) -> Option<(JobStatus, String, usize)> {
+        self.background.read(id)
+    }
+
+    /// Stops command `id`; everything it started is dead when this returns.
+    pub fn stop_job(&self, id: usize) -> Option<JobStatus> {
+        self.background.stop(id)
+    }
+}
+
+impl Core {
     fn run_in(
         &self,
         tier: SandboxTier,
@@ -212,7 +256,7 @@ impl Shell {
             return Err(ShellError::Nul);
         }
         let state = self.state.as_ref().map_err(|reason| ShellError::Io {
-            doing: "cannot make a temporary directory",
+            doing: DIRECTORY,
             source: std::io::Error::other(reason.clone()),
         })?;
         let root = workspace_root.canonicalize().map_err(io_error("cannot open the workspace"))?;
@@ -220,25 +264,35 @@ impl Shell {
         let environment = environment::scrubbed(&self.settings.environment, command.network);
         let layer = state.take_layer();
         let repositories = sandbox::repositories::Snapshot::of(&root);
-        let layout = match tier {
-            SandboxTier::Full => Some(
-                layout::Layout::new(&layout::Wanted {
-                    workspace: &root,
-                    environment: &environment,
-                    repositories: &repositories,
-                    read_only: &self.settings.read_only,
-                    hidden: &self.settings.hidden,
-                    state: state.path(),
-                    layer: layer.path(),
-                })
-                .map_err(|reason| ShellError::Workspace { path: root.clone(), reason })?,
-            ),
-            SandboxTier::Reduced | SandboxTier::None => None,
+        let wanted = layout::Wanted {
+            workspace: &root,
+            environment: &environment,
+            repositories: &repositories,
+            read_only: &self.settings.read_only,
+            hidden: &self.settings.hidden,
+            state: state.path(),
+            layer: layer.path(),
+        };
+        let odd = |reason| ShellError::Workspace { path: root.clone(), reason };
+        let (mut layout, mut reduced) = (None, None);
+        match tier {
+            SandboxTier::Full => layout = Some(layout::Layout::new(&wanted).map_err(odd)?),
+            SandboxTier::Reduced => {
+                reduced = Some(Reduced::new(&wanted).map_err(io_error(DIRECTORY))?.map_err(odd)?)
+            }
+            SandboxTier::None => {}
+        }
+        let environment = match &reduced {
+            Some(Reduced { temporary, caches, .. }) => {
+                reach::Reach::environment(environment, temporary.path(), caches)
+            }
+            None => environment,
         };
         let timeout = command.timeout.unwrap_or(DEFAULT_TIMEOUT);
         let plan = plan::Plan {
             parent: std::process::id(),
             layout,
+            reach: reduced.as_mut().map(|reduced| std::mem::take(&mut reduced.reach)),
             network: command.network,
             arguments: vec![shell_program().into(), "-c".into(), OsString::from(&command.command)],
             environment,
@@ -251,6 +305,9 @@ impl Shell {
         let mut capture = Capture::new(self.settings.keep_bytes, state.next_log());
         let ended = running.follow(timeout, cancel, &mut capture, on_output)?;
         let mut outcome = ended.outcome(tier)?;
+        if let Some(reduced) = &reduced {
+            outcome.warnings.extend(reduced.steering.restore(&root));
+        }
         outcome.warnings.extend(repositories.check(&root));
         let (output, log) = capture.finish();
         outcome.truncated = log.is_some();
@@ -258,9 +315,21 @@ impl Shell {
         Ok(outcome)
     }
 
+    /// The tier, if commands can be held by it here.
+    fn try_tier(&self, tier: SandboxTier) -> Result<SandboxTier, Unavailable> {
+        match self.try_to_leave(tier) {
+            Ok(()) => Ok(tier),
+            Err(ShellError::Unavailable(unavailable)) => Err(unavailable),
+            Err(other) => {
+                let remedy = format!("{}, or {}", other.hint(), Unavailable::general_remedy());
+                Err(Unavailable { reason: other.to_string(), remedy })
+            }
+        }
+    }
+
     /// Runs a command that tries to leave the sandbox, and looks from outside whether it did.
-    fn try_full(&self) -> Result<(), ShellError> {
-        const DOING: &str = "cannot make a temporary directory";
+    fn try_to_leave(&self, tier: SandboxTier) -> Result<(), ShellError> {
+        const DOING: &str = DIRECTORY;
         let inside = tempfile::tempdir().map_err(io_error(DOING))?;
         let outside = tempfile::tempdir().map_err(io_error(DOING))?;
         let escape = outside.path().join("escaped");
@@ -273,7 +342,7 @@ impl Shell {
             ..ShellCommand::default()
         };
         let never = AtomicBool::new(false);
-        let outcome = self.run_in(SandboxTier::Full, inside.path(), &command, &never, &mut |_| {})?;
+        let outcome = self.run_in(tier, inside.path(), &command, &never, &mut |_| {})?;
         let held = !escape.exists() && !Path::new("/qwright-escaped").exists();
         if outcome.exit == Some(7) && held && inside.path().join("inside").exists() {
             return Ok(());
@@ -288,6 +357,31 @@ impl Shell {
             ),
             remedy: Unavailable::general_remedy(),
         }))
+    }
+}
+
+const DIRECTORY: &str = "cannot make a temporary directory";
+
+/// What a command of the reduced tier needs besides its plan.
+struct Reduced {
+    reach: reach::Reach,
+    temporary: tempfile::TempDir,
+    caches: PathBuf,
+    steering: steering::Steering,
+}
+
+impl Reduced {
+    fn new(wanted: &layout::Wanted<'_>) -> std::io::Result<Result<Self, &'static str>> {
+        let temporary = tempfile::Builder::new().prefix("temporary-").tempdir_in(wanted.state)?;
+        // Kept from command to command, as the layers of the full tier are.
+        let caches = wanted.layer.join("caches");
+        std::fs::create_dir_all(&caches)?;
+        let (own, kept) = (temporary.path().canonicalize()?, caches.canonicalize()?);
+        let made = reach::Reach::new(wanted, &own, &kept).and_then(|reach| {
+            let steering = steering::Steering::of(&wanted.repositories.read_only)?;
+            Ok(Self { reach, temporary, caches: kept, steering })
+        });
+        Ok(made)
     }
 }
 

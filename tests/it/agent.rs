@@ -471,10 +471,12 @@ fn a_small_model_gets_its_files_few_tools_and_nudges() {
 fn a_small_model_writes_a_file_anew_where_one_is_to_change() {
     let mut project = Project::new();
     project.info.billions = 1.5;
-    let turns = vec![says("```sh\necho $(($1 + $2))\n```"), says("It adds now."), says("It adds.")];
+    let turns = vec![says("```sh\necho $(($1 + $2))\n```"), says("It adds.")];
     let running = project.start(turns);
     let outcome = running.request("In add.sh add instead of subtracting");
-    assert_eq!((outcome.ending, outcome.answer.as_str()), (Ending::Done, "It adds now."));
+    let said =
+        "src/add.sh is changed. This\n```\necho $(($1 - $2))\n```\nis now\n```\necho $(($1 + $2))\n```";
+    assert_eq!((outcome.ending, outcome.answer.as_str()), (Ending::Done, said));
     assert_eq!(project.text("src/add.sh"), "echo $(($1 + $2))\n");
     // The block of code was beside the conversation, which holds the edit that came of it.
     let outcome = running.request("What does add.sh do?");

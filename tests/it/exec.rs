@@ -155,7 +155,6 @@ fn every_ending_has_its_exit_code() {
             3,
             "error_denied",
         ),
-        (vec![], vec!["--sandbox", "reduced", "Hi"], 4, "error_sandbox"),
         (vec![read()], vec!["--max-turns", "1", "Read"], 5, "error_max_turns"),
         (vec![read()], vec!["--max-tool-calls", "0", "Read"], 5, "error_max_tool_calls"),
         (vec![read()], vec!["--max-tokens", "3", "Read"], 5, "error_max_tokens"),
@@ -385,4 +384,73 @@ fn a_request_that_can_never_fit_is_refused_with_the_numbers() {
     assert_code(&output, 5);
     let err = err(&output);
     assert!(err.contains("the context holds 4096") && err.contains("--ctx 16384"), "{err}");
+}
+
+/// Inside the reduced tier nobody gets namespaces, so the full one cannot be had there.
+#[test]
+fn without_a_sandbox_it_ends_before_the_model_is_loaded() {
+    use qwright::workspace::shell::{SandboxChoice, Shell, ShellCommand, ShellSettings};
+    let project = Project::new();
+    let binary = env!("CARGO_BIN_EXE_qwright");
+    let settings = ShellSettings {
+        choice: SandboxChoice::Reduced,
+        helper: Some(binary.into()),
+        ..ShellSettings::default()
+    };
+    let shell = Shell::with(settings);
+    assert!(shell.unavailable().is_none(), "{}", shell.status_line());
+    std::fs::write(project.files.path().join("script.json"), json!([{"no such key": 1}]).to_string())
+        .unwrap();
+    // In the workspace it can be run wherever the checkout lies.
+    std::fs::copy(binary, project.files.path().join("qwright")).unwrap();
+    let line = format!("./qwright exec -o json --sandbox full --scripted script.json Hi; echo \"code $?\"");
+    let command = ShellCommand { command: line, ..ShellCommand::default() };
+    let never = std::sync::atomic::AtomicBool::new(false);
+    let outcome = shell.run(project.files.path(), &command, &never, &mut |_| {}).unwrap();
+    assert!(
+        outcome.output.contains("\"error_sandbox\"") && outcome.output.ends_with("code 4\n"),
+        "{}",
+        outcome.output
+    );
+}
+
+#[test]
+fn an_answer_has_the_form_of_the_schema_that_was_given() {
+    let project = Project::new();
+    let schema = project.home.path().join("schema.json");
+    let form = json!({
+        "type": "object",
+        "properties": {"fixed": {"type": "boolean"}, "files": {"type": "array", "items": {"type": "string"}}},
+        "required": ["fixed"]
+    });
+    std::fs::write(&schema, form.to_string()).unwrap();
+    let schema = schema.to_str().unwrap();
+    let run = |turns: &[Value], arguments: &[&str]| {
+        let output = project.run(turns, &[&["--json-schema", schema], arguments].concat());
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    // Words first, then a call that does not fit, then one that does.
+    let wrong = json!(call("answer", &[("fixed", "perhaps")]));
+    let right = json!(call("answer", &[("fixed", "true"), ("files", "[\"a\"]")]));
+    let turns = [json!("It is fixed."), wrong, right];
+    let (code, out, error) = run(&turns, &["-o", "json", "Is it fixed?"]);
+    let object: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, Some(0), "{error}");
+    assert_eq!(object["structured_output"], json!({"fixed": true, "files": ["a"]}));
+    assert_eq!(object["result"], json!({"fixed": true, "files": ["a"]}).to_string());
+    let (code, out, _) = run(&turns, &["Is it fixed?"]);
+    assert_eq!((code, out.trim()), (Some(0), "{\"fixed\":true,\"files\":[\"a\"]}"));
+    // A model that keeps to words has failed.
+    let (code, out, error) = run(&vec![json!("Yes."); 6], &["-o", "json", "Is it fixed?"]);
+    let object: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &object["structured_output"]), (Some(1), &Value::Null), "{error}");
+    assert!(object["error"].as_str().unwrap().contains("--json-schema"), "{out}");
+    // A schema that cannot be held to is refused before anything runs.
+    std::fs::write(schema, json!({"type": "string", "pattern": "^a"}).to_string()).unwrap();
+    let (code, _, error) = run(&turns, &["Is it fixed?"]);
+    assert!(code == Some(2) && error.contains("`pattern`"), "{error}");
 }

@@ -40,6 +40,18 @@ fn full() -> Option<&'static Shell> {
     Some(shell)
 }
 
+/// The tier for places without namespaces; `None` as for `full`.
+fn reduced() -> Option<&'static Shell> {
+    static SHELL: OnceLock<Shell> = OnceLock::new();
+    if std::env::var_os("QWRIGHT_TEST_NO_SANDBOX").is_some_and(|value| value == "1") {
+        eprintln!("not tested: QWRIGHT_TEST_NO_SANDBOX=1");
+        return None;
+    }
+    let shell = SHELL.get_or_init(|| shell_of(SandboxChoice::Reduced));
+    assert_eq!(shell.tier(), SandboxTier::Reduced, "{}", shell.status_line());
+    Some(shell)
+}
+
 fn none() -> &'static Shell {
     static SHELL: OnceLock<Shell> = OnceLock::new();
     SHELL.get_or_init(|| shell_of(SandboxChoice::None))
@@ -343,6 +355,97 @@ fn what_succeeds_inside_has_no_effect_outside() {
     }
 }
 
+/// What the reduced tier lets succeed: modes and times of files outside, and looking at what is there.
+const NOT_HELD_BY_REDUCED: &[&str] = &[
+    "chmod 777 \"$OUT/kept\"",
+    "touch -d 2000-01-01 \"$OUT/kept\"",
+    "find /proc/sys /sys -type f -writable 2>/dev/null | grep -q .",
+    "grep -qvE '^ *(lo:|face|Inter)' /proc/net/dev",
+    // A user without capabilities cannot empty the set that bounds them; without new privileges it bounds nothing.
+    "grep -E '^Cap[A-Z][a-z]+:.*[1-9a-f]' /proc/self/status | grep -vi 'Sec'",
+];
+
+/// Content of what is guarded, without times; and modes of what steers git.
+fn contents(place: &Place) -> BTreeMap<PathBuf, String> {
+    let mut seen = BTreeMap::new();
+    for (path, _) in place.guarded() {
+        let metadata = path.symlink_metadata().unwrap();
+        let mode = if path.starts_with(&place.outside) { 0 } else { metadata.mode() };
+        let text = if metadata.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
+        if !path.to_string_lossy().contains(".set-aside-") {
+            seen.insert(path, format!("{mode:o} {}", String::from_utf8_lossy(&text)));
+        }
+    }
+    seen
+}
+
+/// The same list: what does not fail is mended afterwards and told, or stands in the list above.
+#[test]
+fn the_reduced_tier_closes_or_mends_every_way_out() {
+    let Some(shell) = reduced() else { return };
+    let mut failures = Vec::new();
+    for base in bases() {
+        for (line, _) in REFUSED {
+            let place = Place::new(&base);
+            let mut host = Host::new(&place);
+            let before = contents(&place);
+            let outcome = run(shell, &place.workspace, &host.line(&place, line));
+            let mut fail = |what: &str| {
+                let warnings = outcome.warnings.join("; ");
+                failures.push(format!("{line}: {what}\n-> {:?} {} {warnings}", outcome.exit, outcome.output));
+            };
+            let steers = [".git", "git config", ".hooks", "shared"].iter().any(|path| line.contains(path));
+            if outcome.output.contains("ESCAPED") && !steers && !NOT_HELD_BY_REDUCED.contains(line) {
+                fail("succeeded");
+            }
+            let gone = place.workspace.join(".git").symlink_metadata().is_err();
+            if gone {
+                // A repository that was moved or removed as a whole is named; there is nothing to put it back into.
+                if !outcome.warnings.iter().any(|warning| warning.contains("removed or moved .git")) {
+                    fail("the repository is gone and nobody says so");
+                }
+            } else if contents(&place) != before {
+                fail("something is not as it was");
+            } else if steers && outcome.output.contains("ESCAPED") && outcome.warnings.is_empty() {
+                fail("it was mended and not told");
+            }
+            if host.victim.try_wait().unwrap().is_some() {
+                fail("a process outside was killed");
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn builds_and_tests_work_in_the_reduced_tier() {
+    let Some(shell) = reduced() else { return };
+    for base in bases() {
+        let place = Place::new(&base);
+        for line in [
+            "echo x > new && mkdir -p a/b && mv new a/b/new && ln -s a/b/new link && rm -r a link",
+            "chmod 755 evil && test -x evil",
+            "echo x > \"$TMPDIR/x\" && mktemp && test \"$(cat \"$TMPDIR/x\")\" = x",
+            "mkdir -p \"$XDG_CACHE_HOME\" && echo x > \"$XDG_CACHE_HOME/x\"",
+            "echo x > /dev/null && head -c 9 /dev/zero /dev/urandom >/dev/null",
+            "echo out > /dev/stdout && echo error > /dev/stderr && cat <(echo substituted)",
+            "git --no-optional-locks status >/dev/null || true; echo tree > .git/index && rm .git/index",
+            "(echo one; sleep 0.01; echo two) | cat & wait; yes | head -1",
+            "printf 'int main(){return 0;}' > x.c && cc -o x x.c && ./x",
+            "kill -0 $$ && sh -c 'sleep 100 & kill -9 $!'",
+        ] {
+            let outcome = run(shell, &place.workspace, line);
+            assert_eq!(outcome.exit, Some(0), "{line}: {}", outcome.output);
+            assert_eq!(outcome.warnings, Vec::<String>::new(), "{line}");
+        }
+    }
+    // What one command leaves in its temporary directory the next does not find; nothing it started lives on.
+    let place = Place::temporary();
+    let first =
+        run(shell, &place.workspace, "echo x > \"$TMPDIR/left\"; echo $TMPDIR; (setsid sleep 600 &) ; true");
+    assert!(!Path::new(first.output.trim()).exists(), "{}", first.output);
+}
+
 /// Runs each line in a fresh place and looks whether anything guarded changed.
 fn try_all<'a>(base: &Path, lines: impl Iterator<Item = &'a str>, mut attempt: impl FnMut(&Place, &str)) {
     let mut place = Place::new(base);
@@ -580,8 +683,9 @@ fn home_is_hidden_except_for_toolchains_and_caches() {
 
 #[test]
 fn a_project_builds_and_tests_itself() {
-    let Some(shell) = full() else { return };
-    for base in bases() {
+    for (shell, base) in
+        full().into_iter().chain(reduced()).flat_map(|shell| bases().into_iter().map(move |b| (shell, b)))
+    {
         let place = Place::new(&base);
         let source = "pub fn two() -> u32 { 2 }\n#[test]\nfn is_two() { assert_eq!(two(), 2); }\n";
         std::fs::create_dir(place.workspace.join("src")).unwrap();
@@ -931,10 +1035,13 @@ fn commands_can_run_at_the_same_time() {
 #[test]
 fn without_a_sandbox_nothing_runs_unless_the_user_named_none() {
     let place = Place::temporary();
-    let reduced = shell_of(SandboxChoice::Reduced);
-    // A helper that is no helper: as where namespaces are not allowed.
-    let broken = Shell::with(ShellSettings { helper: Some("/bin/true".into()), ..ShellSettings::default() });
-    for shell in [reduced, broken] {
+    // A helper that is no helper: as where neither namespaces nor Landlock are there.
+    for choice in [SandboxChoice::Auto, SandboxChoice::Full, SandboxChoice::Reduced] {
+        let shell = Shell::with(ShellSettings {
+            choice,
+            helper: Some("/bin/true".into()),
+            ..ShellSettings::default()
+        });
         assert!(shell.unavailable().is_some());
         assert!(
             shell.status_line().starts_with("sandbox: unavailable, no command runs"),

@@ -120,6 +120,10 @@ fn access_and_description_follow_the_call() {
         ("todo_write", json!({}), Access::Read, "update the list of steps"),
         ("git_status", json!({}), Access::Read, "git status"),
         ("git_diff", json!({"path": "src"}), Access::Read, "git diff src"),
+        ("git_log", json!({"path": "a.rs", "lines": "1-2"}), Access::Read, "git log a.rs:1-2"),
+        ("git_commit", json!({"message": "One\n\nmore"}), Access::Write, "git commit \"One\""),
+        ("outline", json!({"path": "a.rs"}), Access::Read, "outline a.rs"),
+        ("background", json!({"action": "stop", "number": 2}), Access::Read, "stop background command 2"),
     ];
     for (name, given, access, description) in &cases {
         let tool = registry.get(name).unwrap();
@@ -218,6 +222,14 @@ fn errors_name_the_next_step() {
         ("run_shell_command", json!({"command": "ls", "directory": "../"}), "outside the workspace"),
         ("todo_write", json!({"todos": [1]}), "content and status"),
         ("git_status", json!({}), "not in a git repository"),
+        ("git_log", json!({"lines": "1-2"}), "give its path too"),
+        ("git_log", json!({"path": "a.txt", "lines": "x"}), "10-20"),
+        ("git_commit", json!({"message": "x"}), "not in a git repository"),
+        ("git_commit", json!({"message": "x", "paths": 3}), "list of file names"),
+        ("outline", json!({"path": "nowhere.rs"}), "no file nowhere.rs"),
+        ("background", json!({"action": "read"}), "needs the number"),
+        ("background", json!({"action": "stop", "number": 7000}), "no background command 7000"),
+        ("background", json!({"action": "pause"}), "list, read or stop"),
     ];
     for (name, given, words) in cases {
         let message = bench.error(name, given.clone());
@@ -298,4 +310,157 @@ fn git_tools_show_the_repository() {
     bench.text("edit", json!({"file_path": "a.txt", "old_string": "one", "new_string": "two"}));
     assert!(bench.text("git_status", json!({})).ends_with("\n M a.txt\n"));
     assert!(bench.text("git_diff", json!({"path": "a.txt"})).contains("-one\n+two\n"));
+}
+
+/// A repository in the bench's directory whose author is known, with one commit.
+fn committed(bench: &Bench) -> git2::Repository {
+    let repository = git2::Repository::init(bench.directory.path()).unwrap();
+    let mut config = repository.config().unwrap();
+    config.set_str("user.name", "Ada").unwrap();
+    config.set_str("user.email", "ada@example.org").unwrap();
+    let mut index = repository.index().unwrap();
+    index.add_all(["*"], git2::IndexAddOption::DEFAULT, None).unwrap();
+    let tree = repository.find_tree(index.write_tree().unwrap()).unwrap();
+    index.write().unwrap();
+    let author = git2::Signature::now("Ada", "ada@example.org").unwrap();
+    repository.commit(Some("HEAD"), &author, &author, "first", &tree, &[]).unwrap();
+    drop(tree);
+    repository
+}
+
+fn head_files(repository: &git2::Repository) -> Vec<String> {
+    let mut files = Vec::new();
+    let tree = repository.head().unwrap().peel_to_tree().unwrap();
+    tree.walk(git2::TreeWalkMode::PreOrder, |folder, entry| {
+        if entry.kind() == Some(git2::ObjectType::Blob) {
+            files.push(format!("{folder}{}", entry.name().unwrap()));
+        }
+        git2::TreeWalkResult::Ok
+    })
+    .unwrap();
+    files
+}
+
+#[test]
+fn a_commit_takes_what_was_asked_and_leaves_the_rest_staged() {
+    let bench =
+        Bench::new(&[("a.txt", "one\n"), ("b.txt", "one\n"), ("gone.txt", "x\n"), ("src/c.txt", "one\n")]);
+    let repository = committed(&bench);
+    let root = bench.directory.path();
+    for (path, text) in [("a.txt", "two\n"), ("b.txt", "two\n"), ("new.txt", "n\n"), ("staged.txt", "s\n")] {
+        std::fs::write(root.join(path), text).unwrap();
+    }
+    std::fs::remove_file(root.join("gone.txt")).unwrap();
+    let mut index = repository.index().unwrap();
+    index.add_path(Path::new("staged.txt")).unwrap();
+    index.write().unwrap();
+
+    let text = bench
+        .text("git_commit", json!({"message": "Only a, and what is new", "paths": ["a.txt", "new.txt"]}));
+    assert!(text.contains("Only a, and what is new on ") && text.contains(": 2 files"), "{text}");
+    assert_eq!(head_files(&repository), ["a.txt", "b.txt", "gone.txt", "new.txt", "src/c.txt"]);
+    let status = bench.text("git_status", json!({}));
+    assert!(status.contains(" M b.txt\n D gone.txt\nA  staged.txt\n"), "{status}");
+
+    std::fs::write(root.join("other.txt"), "o\n").unwrap();
+    let text = bench.text("git_commit", json!({"message": "The rest"}));
+    assert!(text.contains(": 3 files") && text.contains("[not in it: other.txt is not tracked"), "{text}");
+    assert_eq!(head_files(&repository), ["a.txt", "b.txt", "new.txt", "src/c.txt", "staged.txt"]);
+    let head = repository.head().unwrap().peel_to_commit().unwrap();
+    assert_eq!(head.message().unwrap(), "The rest\n");
+    assert_eq!(head.author().name().unwrap(), "Ada");
+    assert_eq!(bench.text("git_status", json!({})).lines().skip(1).collect::<Vec<_>>(), ["?? other.txt"]);
+
+    let log = bench.text("git_log", json!({}));
+    let subjects: Vec<&str> = log.lines().map(|line| line.split_once(": ").unwrap().1).collect();
+    assert_eq!(subjects, ["The rest", "Only a, and what is new", "first"]);
+    let log = bench.text("git_log", json!({"path": "b.txt"}));
+    assert!(log.contains("Ada: The rest") && !log.contains("Only a"), "{log}");
+    std::fs::write(root.join("b.txt"), "zero\ntwo\n").unwrap();
+    let blame = bench.text("git_log", json!({"path": "b.txt", "lines": "1-9"}));
+    assert!(
+        blame.starts_with("1-1 not committed yet\n2-2 ") && blame.ends_with("Ada: The rest\n"),
+        "{blame}"
+    );
+}
+
+/// What a commit would need a program or a person for is refused, with nothing changed.
+#[test]
+fn a_commit_runs_nothing_and_says_why_it_cannot() {
+    let bench =
+        Bench::new(&[("a.txt", "one\n"), ("big.bin", "x\n"), (".gitattributes", "*.bin filter=lfs\n")]);
+    let repository = committed(&bench);
+    let root = bench.directory.path();
+    let hook = root.join(".git/hooks/pre-commit");
+    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    std::fs::write(&hook, "#!/bin/sh\ntouch \"$(dirname \"$0\")/../../ran\"\nexit 1\n").unwrap();
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let before = repository.head().unwrap().target();
+    let refuses = |given, why: &str| {
+        let text = bench.error("git_commit", given);
+        assert!(text.contains(why), "{text}");
+        assert_eq!(repository.head().unwrap().target(), before);
+    };
+    refuses(json!({"message": "x"}), "nothing to commit");
+    std::fs::write(root.join("a.txt"), "two\n").unwrap();
+    refuses(json!({"message": " \n"}), "needs a message");
+    refuses(json!({"message": "x", "paths": ["nowhere.txt"]}), "nowhere.txt has no change");
+    refuses(json!({"message": "x", "paths": ["../x"]}), "");
+    std::fs::write(root.join("big.bin"), "y\n").unwrap();
+    refuses(json!({"message": "x"}), "filter \"lfs\"");
+    let mut config = repository.config().unwrap();
+    config.set_bool("commit.gpgsign", true).unwrap();
+    refuses(json!({"message": "x", "paths": ["a.txt"]}), "signed");
+    config.set_bool("commit.gpgsign", false).unwrap();
+    std::fs::write(root.join(".git/MERGE_HEAD"), format!("{}\n", before.unwrap())).unwrap();
+    refuses(json!({"message": "x", "paths": ["a.txt"]}), "under way");
+    std::fs::remove_file(root.join(".git/MERGE_HEAD")).unwrap();
+    bench.text("git_commit", json!({"message": "x", "paths": "a.txt"}));
+    assert!(!root.join("ran").exists() && !root.join(".git/ran").exists());
+}
+
+#[test]
+fn an_outline_shows_definitions_of_a_file_and_the_map_of_a_directory() {
+    let bench = Bench::new(&[
+        ("src/lib.rs", "pub struct Basket;\nimpl Basket {\n    pub fn total(&self) {}\n}\n"),
+        ("src/main.rs", "fn main() {\n    Basket.total();\n}\n"),
+        ("notes.txt", "nothing\n"),
+    ]);
+    assert_eq!(
+        bench.text("outline", json!({"path": "src/lib.rs"})),
+        "struct Basket 1-1\nimpl Basket 2-4\n  method total 3-3"
+    );
+    let map = bench.text("outline", json!({"path": "."}));
+    assert!(map.starts_with("src/lib.rs\n  struct Basket 1-1\n"), "{map}");
+    assert_eq!(bench.text("outline", json!({"path": "src"})), map);
+    assert!(bench.error("outline", json!({"path": "notes.txt"})).contains("no language"));
+}
+
+/// A command goes on while others run; it is read piece by piece, and nothing of it is left after it was stopped.
+#[test]
+fn commands_in_the_background_are_started_read_and_stopped() {
+    let bench = Bench::new(&[]);
+    let root = bench.directory.path();
+    let started = bench.text(
+        "run_shell_command",
+        json!({"command": "echo ready; while [ ! -e go ]; do sleep 0.05; done; echo went; touch gone; exec sleep 1000", "is_background": true}),
+    );
+    assert!(started.contains(": runs since ") && started.ends_with("\nready"), "{started}");
+    let id: usize = started.split(' ').nth(2).unwrap().trim_end_matches(':').parse().unwrap();
+    assert!(bench.text("background", json!({"action": "read", "number": id})).ends_with("\n[no new output]"));
+    bench.text("run_shell_command", json!({"command": "touch go"}));
+    while !root.join("gone").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let list = bench.text("background", json!({"action": "list"}));
+    assert!(list.contains(&format!("{id} runs since ")), "{list}");
+    let stopped = bench.text("background", json!({"action": "stop", "number": id}));
+    assert!(
+        stopped.starts_with(&format!("background command {id}: stopped\n")) && stopped.contains("went"),
+        "{stopped}"
+    );
+
+    let failed =
+        bench.text("run_shell_command", json!({"command": "echo no; exit 3", "is_background": "true"}));
+    assert!(failed.contains(": exit code 3\nno"), "{failed}");
 }

@@ -75,6 +75,8 @@ pub struct SessionOptions {
     pub protected: Vec<String>,
     /// The only tools there are; `None`: those that a model of this size is offered.
     pub allowed_tools: Option<Vec<String>>,
+    /// The tool by which the model gives its answer (`answer::tool`), where it is to have a form.
+    pub answer: Option<ToolSpec>,
     /// What enters the conversation is told as well (`Event::Message`).
     pub tell_messages: bool,
 }
@@ -94,6 +96,7 @@ impl Default for SessionOptions {
             one_run: false,
             protected: Vec::new(),
             allowed_tools: None,
+            answer: None,
             tell_messages: false,
         }
     }
@@ -187,7 +190,7 @@ impl Session {
         };
         let session = Self {
             id: resumed.as_ref().map_or_else(transcript::new_id, |resumed| resumed.id.clone()),
-            specs: tools.specs().into(),
+            specs: tools.specs().into_iter().chain(options.answer.clone()).collect(),
             tools,
             model,
             shell,
@@ -277,6 +280,7 @@ impl Session {
             max_tool_calls: self.options.limits.tool_calls,
             max_tokens: self.options.limits.tokens,
             spent: self.spent_before(),
+            answers: self.options.answer.is_some(),
             can_ask: self.options.can_ask,
             first_call: self.talk.calls,
             files: if is_small(self.model.info()) { self.workspace.files(FILES) } else { Vec::new() }.into(),

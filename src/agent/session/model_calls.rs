@@ -131,8 +131,9 @@ impl Session {
     /// The beginning of a call that must come: of `edit`, with the file that the request names.
     pub(super) fn required_call(&self, tool: &str) -> RequiredCall {
         let spec = self.specs.iter().find(|spec| spec.name == tool);
-        let first = spec.and_then(|spec| spec.parameters.get("required")?.get(0)?.as_str());
-        let next = first.unwrap_or_default().to_string();
+        let required = spec.and_then(|spec| spec.parameters.get("required")?.get(0)?.as_str());
+        let named = || spec.and_then(|spec| spec.parameters.get("properties")?.as_object()?.keys().next());
+        let next = required.or_else(|| named().map(String::as_str)).unwrap_or_default().to_string();
         let files = self.workspace.files(FILES);
         if tool == WRITE
             && let Some(path) = new_file(&self.request, &files)

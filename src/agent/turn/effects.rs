@@ -16,6 +16,8 @@ pub struct Rules {
     pub max_tokens: Option<usize>,
     /// What earlier requests took of these budgets.
     pub spent: Spent,
+    /// The answer is given by a call of `answer::ANSWER`, which is among the tools.
+    pub answers: bool,
     /// With nobody to ask, asking is denying.
     pub can_ask: bool,
     /// Numbers of calls are unique in a session: a late approval can never meet another call.

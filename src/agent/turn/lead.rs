@@ -10,6 +10,9 @@ use crate::agent::protocol::{Ending, Usage};
 use crate::agent::repair::{self, survey};
 use crate::chat::{Message, Role, ToolCall};
 
+/// Lines of a change that the closing words show.
+const MOST_SHOWN: usize = 30;
+
 impl Turn {
     /// A small model asked to mend what a named command shows, or to run it, does best with that command's output before
     /// it.
@@ -98,6 +101,10 @@ impl Turn {
             self.must = Must::Answer;
         }
         if self.is_done() {
+            if let Some(words) = self.what_was_done() {
+                self.say(words, effects);
+                return true;
+            }
             self.must = Must::Answer;
         }
         if led && self.wish.runs {
@@ -158,15 +165,13 @@ impl Turn {
     pub(super) fn revised(&mut self, call: Option<ToolCall>, usage: Usage, effects: &mut Vec<Effect>) {
         self.model_calls += 1;
         self.usage += usage;
+        if let Some(call) = &call {
+            self.version = (text_of(call, "old_string"), text_of(call, "new_string"));
+        }
         match (call, &mut self.repair) {
             (Some(call), Repair::Trying { tries, .. }) => {
                 *tries += 1;
                 self.last_run = None;
-                let text = |key: &str| {
-                    let text = call.arguments.get(key).and_then(|text| text.as_str());
-                    text.unwrap_or_default().trim_end_matches('\n').to_string()
-                };
-                self.version = (text("old_string"), text("new_string"));
                 self.own_calls(vec![call], effects);
             }
             (Some(call), Repair::Rewriting) => self.own_calls(vec![call], effects),
@@ -188,9 +193,37 @@ impl Turn {
         };
         let check = self.wish.check.as_deref().unwrap_or_default();
         let values = [("path", file), ("check", check), ("old", old), ("new", new), ("earlier", &earlier)];
-        self.answer = note("mended", &values).trim_end().to_string();
+        self.say(note("mended", &values), effects);
+    }
+
+    /// What a turn that made one change or one file did, as it was; `None` where something else landed than it asked for.
+    fn what_was_done(&self) -> Option<String> {
+        let (call, result) = self.last.as_ref().filter(|_| !self.settled)?;
+        let path = text_of(call, "file_path");
+        let (old, new) = &self.version;
+        let long = old.lines().count().max(new.lines().count()) > MOST_SHOWN;
+        let mut words = match self.repair {
+            _ if call.name == WRITE => {
+                let lines = text_of(call, "content").lines().count().to_string();
+                note("written", &[("path", &path), ("lines", &lines)])
+            }
+            Repair::Rewriting if call.name == EDIT && old != new && !long => {
+                note("changed", &[("path", &path), ("old", old), ("new", new)])
+            }
+            _ => return None,
+        };
+        // What the tool saw wrong with it is not kept back.
+        if let Some((_, warning)) = result.split_once("\nNote: ") {
+            words = format!("{}\n\n{warning}", words.trim_end());
+        }
+        Some(words)
+    }
+
+    /// Ends the turn with words of its own.
+    fn say(&mut self, words: String, effects: &mut Vec<Effect>) {
+        self.answer = words.trim_end().to_string();
         effects.push(Effect::Append(Message::new(Role::Assistant, self.answer.clone())));
-        self.finish(Ending::Done, effects);
+        self.end(Ending::Done, effects);
     }
 
     pub(super) fn out_of_versions(&mut self, effects: &mut Vec<Effect>) {
@@ -237,6 +270,12 @@ impl Turn {
         self.own = true;
         self.next(effects);
     }
+}
+
+/// An argument of a call, without the line break at its end.
+fn text_of(call: &ToolCall, key: &str) -> String {
+    let text = call.arguments.get(key).and_then(|text| text.as_str());
+    text.unwrap_or_default().trim_end_matches('\n').to_string()
 }
 
 fn search(pattern: &str) -> ToolCall {

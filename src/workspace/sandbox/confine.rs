@@ -53,8 +53,24 @@ pub fn raise_loopback() {
     unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS, &raw const request) };
 }
 
+/// As [`drop_capabilities`] where there are any: an ordinary user outside a namespace has none.
+pub fn drop_capabilities_if_any() -> Result<(), Failure> {
+    let sets = rustix::thread::capabilities(None).step("look at its capabilities")?;
+    if (sets.effective | sets.permitted | sets.inheritable).is_empty() { Ok(()) } else { drop_capabilities() }
+}
+
+/// Which sockets a command may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    /// Local ones and the internet's: a network of its own holds them.
+    Contained,
+    /// The internet's, which were approved; none of those by which services of this machine are spoken to.
+    Internet,
+    None,
+}
+
 /// Installs the filters; from here on only the command's own work is possible.
-pub fn filter_system_calls() -> Result<(), Failure> {
+pub fn filter_system_calls(sockets: Sockets) -> Result<(), Failure> {
     let install = |program: &BpfProgram| {
         seccompiler::apply_filter(program).map_err(std::io::Error::other).step("filter system calls")
     };
@@ -64,7 +80,7 @@ pub fn filter_system_calls() -> Result<(), Failure> {
     install(&refuse_x32())?;
     // The C library falls back to `clone`, whose flags can be looked at: those of `clone3` lie in memory.
     install(&compiled(BTreeMap::from([(libc::SYS_clone3, vec![])]), libc::ENOSYS)?)?;
-    install(&compiled(refused()?, libc::EPERM)?)
+    install(&compiled(refused(sockets)?, libc::EPERM)?)
 }
 
 fn compile(
@@ -94,7 +110,7 @@ fn refuse_x32() -> BpfProgram {
     ]
 }
 
-fn refused() -> Result<BTreeMap<libc::c_long, Vec<Rule>>, Failure> {
+fn refused(sockets: Sockets) -> Result<BTreeMap<libc::c_long, Vec<Rule>>, Failure> {
     #[rustfmt::skip]
     let always: &[libc::c_long] = &[
         // The file system's shape.
@@ -117,13 +133,13 @@ fn refused() -> Result<BTreeMap<libc::c_long, Vec<Rule>>, Failure> {
     let mut calls: BTreeMap<libc::c_long, Vec<Rule>> = always.iter().map(|call| (*call, vec![])).collect();
     #[cfg(target_arch = "x86_64")]
     calls.extend([(libc::SYS_iopl, vec![]), (libc::SYS_ioperm, vec![])]);
-    let rules = conditional().map_err(std::io::Error::other).step("filter system calls")?;
+    let rules = conditional(sockets).map_err(std::io::Error::other).step("filter system calls")?;
     calls.extend(rules);
     Ok(calls)
 }
 
 /// System calls that are refused for some arguments.
-fn conditional() -> Result<BTreeMap<libc::c_long, Vec<Rule>>, seccompiler::BackendError> {
+fn conditional(sockets: Sockets) -> Result<BTreeMap<libc::c_long, Vec<Rule>>, seccompiler::BackendError> {
     let word = |argument, is, value: u64| Condition::new(argument, Width::Dword, is, value);
     let bit = |argument, bit: u64| word(argument, Is::MaskedEq(bit), bit);
     let mut calls: BTreeMap<libc::c_long, Vec<Rule>> = BTreeMap::new();
@@ -148,12 +164,23 @@ fn conditional() -> Result<BTreeMap<libc::c_long, Vec<Rule>>, seccompiler::Backe
     }
 
     // Sockets: local, internet, and asking which interfaces there are.
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let families: &[i32] = match sockets {
+        Sockets::Contained => &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK],
+        Sockets::Internet => &[libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK],
+        Sockets::None => &[],
+    };
     let other =
         families.iter().map(|family| word(0, Is::Ne, *family as u64)).collect::<Result<Vec<_>, _>>()?;
     let netlink =
         vec![word(0, Is::Eq, libc::AF_NETLINK as u64)?, word(2, Is::Ne, libc::NETLINK_ROUTE as u64)?];
-    calls.insert(libc::SYS_socket, vec![Rule::new(other)?, Rule::new(netlink)?]);
+    // A rule without conditions is none: where all are refused the call is.
+    let rules = if families.is_empty() { vec![] } else { vec![Rule::new(other)?, Rule::new(netlink)?] };
+    calls.insert(libc::SYS_socket, rules);
+    if sockets != Sockets::Contained {
+        // Where the kernel does not keep signals inside, at least not all processes of the user at once.
+        let everyone = vec![word(0, Is::Eq, u64::from(u32::MAX))?];
+        calls.insert(libc::SYS_kill, vec![Rule::new(everyone)?]);
+    }
 
     // Set-user-id programs: no use inside, but the file would stay behind in the workspace, owned by the user.
     for special in [u64::from(libc::S_ISUID), u64::from(libc::S_ISGID)] {

@@ -6,11 +6,13 @@
 //!    everything in the namespace, however often it forked or renamed itself.
 //! 3. *the command*: gives up all privileges, then becomes the shell.
 //!
-//! Without a layout (no sandbox) the watchman starts the command itself and kills what descends from it.
+//! Without a layout (no namespaces, or no sandbox at all) the watchman starts the command itself and kills what descends
+//! from it.
 #![allow(unsafe_code)]
 
+use super::confine::Sockets;
 use super::plan::{Limits, Plan, Report};
-use super::{confine, mounts};
+use super::{confine, mounts, restrict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -34,6 +36,12 @@ const WATCH: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 pub struct Failure {
     step: String,
     errno: i32,
+}
+
+impl Failure {
+    pub fn new(step: &str, errno: i32) -> Self {
+        Self { step: step.into(), errno }
+    }
 }
 
 /// Names the step in which an error came up.
@@ -177,7 +185,7 @@ fn process_one(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
     }
     let command = match fork()? {
         Forked::Child => {
-            let Err(failure) = become_command(plan, true);
+            let Err(failure) = become_command(plan);
             channel.fail(failure);
             std::process::exit(127);
         }
@@ -196,7 +204,7 @@ fn process_one(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
         if is_closed(&channel.control) {
             return Ok(());
         }
-        if let Some(why) = excess(&plan.limits) {
+        if let Some(why) = excess(&plan.limits, &everyone()) {
             channel.report(&Report::Stopped(why));
             return Ok(());
         }
@@ -209,13 +217,14 @@ fn watch_plain(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
     set_child_subreaper(Some(rustix::process::getpid())).step("adopt stray processes")?;
     let command = match fork()? {
         Forked::Child => {
-            let Err(failure) = become_command(plan, false);
+            let Err(failure) = become_command(plan);
             channel.fail(failure);
             std::process::exit(127);
         }
         Forked::Parent(child) => child,
     };
     let ended = pidfd_open(command, PidfdFlags::empty()).step("watch the command")?;
+    let mut stopped = None;
     let status = loop {
         wait_for(&[ended.as_fd(), channel.control.as_fd()], Some(&WATCH))?;
         let mut found = None;
@@ -227,13 +236,44 @@ fn watch_plain(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
         if found.is_some() || is_closed(&channel.control) {
             break found;
         }
+        if plan.reach.is_some() {
+            stopped = excess(&plan.limits, &descendants());
+            if stopped.is_some() {
+                break None;
+            }
+        }
     };
     let _ = rustix::process::kill_process_group(command, Signal::KILL);
     end_children();
-    if let Some(status) = status {
+    if let Some(why) = stopped {
+        channel.report(&Report::Stopped(why));
+    } else if let Some(status) = status {
         channel.report(&report_of(status));
     }
     Ok(())
+}
+
+/// Every process there is: in a PID namespace, those of the command.
+fn everyone() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(|c: char| c.is_ascii_digit())).collect()
+}
+
+/// The processes that descend from this one; those that were left by their parents are ours as well.
+fn descendants() -> Vec<String> {
+    let mut found = vec![rustix::process::getpid().as_raw_nonzero().to_string()];
+    let mut at = 0;
+    while let Some(pid) = found.get(at) {
+        // Each thread has its own.
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+        let children: Vec<String> =
+            lists.flat_map(|list| list.split_whitespace().map(str::to_string).collect::<Vec<_>>()).collect();
+        found.extend(children);
+        at += 1;
+    }
+    found.split_off(1)
 }
 
 /// Kills children until none is left; those of a killed child become ours in turn.
@@ -252,7 +292,7 @@ fn end_children() {
 }
 
 /// Never returns where it succeeds: the process is the command then.
-fn become_command(plan: &Plan, sandboxed: bool) -> Result<std::convert::Infallible, Failure> {
+fn become_command(plan: &Plan) -> Result<std::convert::Infallible, Failure> {
     bind_to_parent()?;
     setsid().step("start a session")?;
     let limit = |resource, value| {
@@ -264,7 +304,7 @@ fn become_command(plan: &Plan, sandboxed: bool) -> Result<std::convert::Infallib
     limit(Resource::Core, 1)?;
     limit(Resource::Cpu, plan.limits.cpu_seconds)?;
     limit(Resource::Fsize, plan.limits.file_bytes)?;
-    if sandboxed {
+    if plan.layout.is_some() {
         // Counted per namespace; without one it would count what else the user runs.
         limit(Resource::Nproc, plan.limits.processes)?;
     }
@@ -273,9 +313,13 @@ fn become_command(plan: &Plan, sandboxed: bool) -> Result<std::convert::Infallib
     let directory = Path::new(&plan.directory);
     std::env::set_current_dir(directory).step_with(|| format!("enter {}", directory.display()))?;
     confine::no_new_privileges()?;
-    if sandboxed {
+    if plan.layout.is_some() {
         confine::drop_capabilities()?;
-        confine::filter_system_calls()?;
+        confine::filter_system_calls(Sockets::Contained)?;
+    } else if let Some(reach) = &plan.reach {
+        restrict::restrict(reach)?;
+        confine::drop_capabilities_if_any()?;
+        confine::filter_system_calls(if plan.network { Sockets::Internet } else { Sockets::None })?;
     }
     let Some((program, arguments)) = plan.arguments.split_first() else {
         return Err(Failure { step: "find a program in the plan".into(), errno: libc::EINVAL });
@@ -308,18 +352,15 @@ fn is_closed(control: &OwnedFd) -> bool {
     poll(&mut ends, Some(&now)).is_ok() && !ends[0].revents().is_empty()
 }
 
-/// What all processes of the namespace have too much of. (The kernel's limit on processes does not bind root.)
-fn excess(limits: &Limits) -> Option<String> {
-    let (mut processes, mut pages) = (0, 0);
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
-            processes += 1;
-            let sizes = std::fs::read_to_string(entry.path().join("statm")).unwrap_or_default();
-            let mut sizes = sizes.split(' ').skip(1).map_while(|pages| pages.parse::<u64>().ok());
-            // Resident, without what is shared or a file's: several may have the same model or library mapped.
-            if let (Some(resident), Some(shared)) = (sizes.next(), sizes.next()) {
-                pages += resident.saturating_sub(shared);
-            }
+/// What these processes have too much of together. (The kernel's limit on processes does not bind root.)
+fn excess(limits: &Limits, all: &[String]) -> Option<String> {
+    let (processes, mut pages) = (all.len() as u64, 0);
+    for pid in all {
+        let sizes = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+        let mut sizes = sizes.split(' ').skip(1).map_while(|pages| pages.parse::<u64>().ok());
+        // Resident, without what is shared or a file's: several may have the same model or library mapped.
+        if let (Some(resident), Some(shared)) = (sizes.next(), sizes.next()) {
+            pages += resident.saturating_sub(shared);
         }
     }
     // SAFETY: takes and returns numbers.

@@ -6,11 +6,16 @@
 //!   ([`init`]), the file system ([`mounts`]), gives up its privileges and installs the filter ([`confine`]), then
 //!   runs the command as a child of a process 1 whose death takes everything with it.
 //!
+//! Where the kernel gives no namespaces, the reduced tier makes do with Landlock and the filter: [`reach`] says what may
+//! be reached, `restrict` holds to it, and [`steering`] puts back what steers git.
+//!
 //! Starting again rather than forking: after `fork` in a program with threads nearly nothing may be called.
 
 pub mod layout;
 pub mod plan;
+pub mod reach;
 pub mod repositories;
+pub mod steering;
 
 #[cfg(target_os = "linux")]
 mod confine;
@@ -18,6 +23,8 @@ mod confine;
 mod init;
 #[cfg(target_os = "linux")]
 mod mounts;
+#[cfg(target_os = "linux")]
+mod restrict;
 
 #[cfg(target_os = "linux")]
 pub use init::sandbox_init_main;
@@ -57,13 +64,6 @@ pub struct Unavailable {
 }
 
 impl Unavailable {
-    pub fn not_built_yet() -> Self {
-        Self {
-            reason: "the reduced sandbox (Landlock) is not built yet".into(),
-            remedy: "use `--sandbox full`, or `--sandbox none` to run without protection".into(),
-        }
-    }
-
     pub fn general_remedy() -> String {
         "use `--sandbox none` only where the machine itself is disposable".into()
     }

@@ -2,6 +2,7 @@
 //! (a [`Report`], one JSON line over its standard error). Paths and values are bytes: they need not be UTF-8.
 
 use super::layout::Layout;
+use super::reach::Reach;
 use std::ffi::OsString;
 use std::io::{Error, Read, Result};
 use std::time::Duration;
@@ -15,6 +16,8 @@ pub struct Plan {
     pub parent: u32,
     /// What the command sees of the file system; `None`: no namespaces, everything as it is.
     pub layout: Option<Layout>,
+    /// Without namespaces: all that may be reached; `None`: everything.
+    pub reach: Option<Reach>,
     pub network: bool,
     /// Program and arguments.
     pub arguments: Vec<OsString>,
@@ -112,6 +115,7 @@ mod tests {
         let plan = Plan {
             parent: 7,
             layout: None,
+            reach: None,
             network: true,
             arguments: vec![odd.clone()],
             environment: vec![("A".into(), odd.clone())],

@@ -152,7 +152,8 @@ impl Snapshot {
     }
 }
 
-fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+/// Moves something out of git's sight, beside where it is.
+pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     for number in 1.. {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".set-aside-{number}"));
