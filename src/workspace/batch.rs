@@ -164,7 +164,9 @@ impl Workspace {
         let ordered: Vec<&Plan> = written.into_iter().chain(removed).collect();
         let begun = self.begin(|| ordered.iter().map(|plan| plan.part()).collect())?;
         let finish = || match &begun {
-            Some(begun) => begun.finish().map_err(|errno| guard::io_error("write", "the state directory", errno)),
+            Some(begun) => {
+                begun.finish().map_err(|errno| guard::io_error("write", "the state directory", errno))
+            }
             None => Ok(()),
         };
         let temporary = begun.as_ref().map_or_else(write::temporary_name, |begun| begun.temporary().into());

@@ -4,8 +4,8 @@
 //! after the tool did is never restored over their text: it is kept and named.
 
 use super::guard::Location;
-use super::write::{self, Attributes, Hash, WriteError};
 use super::pending::Part;
+use super::write::{self, Attributes, Hash, WriteError};
 use super::{State, Workspace, WorkspaceError, diff};
 use std::collections::BTreeMap;
 use std::fs::File;

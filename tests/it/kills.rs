@@ -16,11 +16,8 @@ fn old(i: usize) -> String {
 
 /// Every file is changed, and has a new one beside it; the last is removed.
 fn patch() -> String {
-    let one = |i: usize| {
-        format!(
-            "*** Update File: f{i}\n-old\n+new\n*** Add File: made/in/n{i}\n+made {i}\n"
-        )
-    };
+    let one =
+        |i: usize| format!("*** Update File: f{i}\n-old\n+new\n*** Add File: made/in/n{i}\n+made {i}\n");
     let all: String = (0..FILES).map(one).collect();
     format!("*** Begin Patch\n{all}*** Delete File: last\n*** End Patch\n")
 }

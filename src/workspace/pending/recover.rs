@@ -179,7 +179,9 @@ impl Workspace {
             match there.found(location, part) {
                 Ok(state) => found.push(state),
                 Err(error) => {
-                    recovery.notes.push(format!("a change that was cut off could not be taken back: {error}"));
+                    recovery
+                        .notes
+                        .push(format!("a change that was cut off could not be taken back: {error}"));
                     return Fate::Stays;
                 }
             }
@@ -271,8 +273,7 @@ fn look_into(path: &Path) -> std::io::Result<Option<File>> {
 
 fn names_in(path: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let mut names: Vec<String> =
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names.reverse();
     names
