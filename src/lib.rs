@@ -31,7 +31,8 @@
 //! 5. Sampling is reproducible: same model, messages, seed and settings give the same tokens, whatever the
 //!    prefill chunking, thread count or cached prefix.
 //! 6. One enforcement point for paths: file tools, patches and shell all reach the disk through `workspace`.
-//! 7. Every write is atomic; every turn can be undone, or says what is outside undo.
+//! 7. Every write is atomic, a change of several files is whole or, by the next start, gone; every turn can be undone, or
+//!    says what is outside undo.
 //! 8. Errors that the model can repair go to the model; the rest to the user with a hint; only `main` picks
 //!    exit codes. No panic on any input.
 //! 9. Everything a model or file wrote is escaped at one choke point before a terminal sees it.

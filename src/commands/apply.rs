@@ -5,6 +5,7 @@
 
 use super::{CommandResult, Failure, exit};
 use crate::chat::escape::escape_for_terminal;
+use crate::config::{Dirs, Env};
 use crate::workspace::patch::Form;
 use crate::workspace::{Change, ChangeError, ChangeErrorCode, Edit, FileEdit, Workspace};
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,8 @@ const MAX_INPUT: u64 = 64 * 1024 * 1024;
 
 /// Apply an edit or patch a model wrote: a unified diff, SEARCH/REPLACE blocks, or a `*** Begin Patch`
 ///
-/// All of it is applied or nothing. What could be meant in more than one way is refused, and the nearest lines are
-/// shown. Exit status: 0 applied, 1 it does not apply, 2 it could not be read.
+/// All of it is applied or nothing; what a kill cuts off, the next start in this directory takes back. What could be
+/// meant in more than one way is refused, and the nearest lines are shown. Exit status: 0 applied, 1 it does not apply, 2 it could not be read.
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {
     /// Where the change is [default: -, standard input]
@@ -135,8 +136,14 @@ pub fn run(args: &ApplyArgs) -> CommandResult {
 
 fn answer(args: &ApplyArgs, text: &str) -> Result<Answer, Failure> {
     let root = args.workspace.clone().unwrap_or_else(|| ".".into());
-    let workspace = Workspace::open(&root, &[])
+    let mut workspace = Workspace::open(&root, &[])
         .map_err(|error| Failure::new(exit::USAGE, error.to_string()).hint("name a directory with -C"))?;
+    if let Ok(state) = Dirs::new(&Env::of_process()).state() {
+        let recovery = super::use_state(&mut workspace, &state);
+        if let Some(why) = recovery.unavailable.filter(|_| !args.dry_run) {
+            super::tell(&why);
+        }
+    }
     Ok(perform(&workspace, read(text, args.json), args.dry_run))
 }
 

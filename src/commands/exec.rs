@@ -221,8 +221,11 @@ impl Prepared {
             ));
         }
         let directory = args.directory.clone().unwrap_or_else(|| PathBuf::from("."));
-        let workspace = open(&directory)?;
+        let mut workspace = open(&directory)?;
         let state = config.dirs.state().ok();
+        if let Some(state) = &state {
+            super::use_state(&mut workspace, state);
+        }
         let shell = shell(&config, state.as_deref());
         if let Some(unavailable) = shell.unavailable() {
             let message =
@@ -286,6 +289,7 @@ impl Prepared {
             allowed_tools: self.allowed_tools.clone(),
             answer: self.answer.clone(),
             tell_messages: args.output_format == OutputFormat::StreamJson,
+            notices: Vec::new(),
         })
     }
 }

@@ -26,6 +26,11 @@ pub mod sessions;
 pub mod tools;
 pub mod tui;
 
+use crate::chat::escape::escape_line;
+use crate::workspace::{Recovery, Workspace};
+use std::io::Write;
+use std::path::Path;
+
 /// Exit codes, as documented in the README.
 pub mod exit {
     pub const DONE: u8 = 0;
@@ -60,3 +65,16 @@ impl Failure {
 
 /// What a command returns: the exit code of a run that ended as it should, or a failure.
 pub type CommandResult = Result<u8, Failure>;
+
+/// Has a workspace keep its records in the state directory, and says on standard error what became of changes that an
+/// earlier process left unfinished.
+fn use_state(workspace: &mut Workspace, state: &Path) -> Recovery {
+    let recovery = workspace.use_state(state);
+    recovery.lines().iter().for_each(|line| tell(line));
+    recovery
+}
+
+/// A line on standard error; one that nobody reads is lost.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "qwright: {}", escape_line(line));
+}

@@ -94,9 +94,12 @@ pub fn run(args: &ToolsArgs, cancel: &AtomicBool) -> CommandResult {
                 .map_or(Ok(ApprovalMode::AutoEdit), |mode| mode.as_str().parse());
             let mode = set.map_err(|message| Failure::new(exit::USAGE, message))?;
             let directory = directory.clone().unwrap_or_else(|| PathBuf::from("."));
-            let workspace = Workspace::open(&directory, &[]).map_err(|error| {
+            let mut workspace = Workspace::open(&directory, &[]).map_err(|error| {
                 Failure::new(exit::USAGE, error.to_string()).hint("name a directory of yours with -C")
             })?;
+            if let Ok(state) = config.dirs.state() {
+                super::use_state(&mut workspace, &state);
+            }
             // Only commands need a sandbox, and finding it takes a moment.
             let choice = match tool.access(&arguments) {
                 Access::Execute | Access::Network => {

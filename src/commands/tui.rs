@@ -270,8 +270,9 @@ fn open(
         config.choose_model(model);
     }
     let usage = |message: String, hint: &str| Failure::new(exit::USAGE, message).hint(hint);
-    let workspace = Workspace::open(root, &[])
+    let mut workspace = Workspace::open(root, &[])
         .map_err(|error| usage(error.to_string(), "name a directory of yours with -C"))?;
+    let notices = state.as_deref().map(|state| workspace.use_state(state).lines()).unwrap_or_default();
     let shell = Shell::with(ShellSettings {
         choice: sandbox_choice(&config),
         hidden: state.iter().cloned().collect(),
@@ -317,6 +318,7 @@ fn open(
         seed: config.settings.seed.unwrap_or(0),
         temperature: config.settings.temperature,
         state,
+        notices,
         ..SessionOptions::default()
     };
     let (ops, events) = match resumed {

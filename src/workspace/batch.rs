@@ -1,5 +1,6 @@
 //! Changes of several files as one: edits in order, or a patch. All of it is worked out in memory first, each part on
-//! what the parts before it made; then it is written, and if a write fails what was written is put back.
+//! what the parts before it made; then it is written, and if a write fails what was written is put back. So is, by the
+//! next start, what a kill or a full disk left half written (`pending`).
 //!
 //! What a change does to a text is up to `edit` and `patch`; this knows files: which a name means, whether they are
 //! there, fresh and text, and how they are created, removed and renamed.
@@ -8,7 +9,7 @@ use super::edit::{EditError, Nearest};
 use super::guard::Location;
 use super::patch::{self, FilePatch, Form, Hunk, Name, Patch, PlaceError, PlaceErrorKind};
 use super::write::{self, Attributes};
-use super::{Edit, Existing, Plan, Seen, Workspace, WorkspaceError, edit, editable};
+use super::{Edit, Existing, Plan, Seen, Workspace, WorkspaceError, edit, editable, guard};
 
 /// A change as a model asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,27 +157,41 @@ impl Workspace {
 
     /// Makes all planned changes or none.
     pub fn apply_all(&self, plans: &[Plan]) -> Result<(), WorkspaceError> {
-        let mark = self.mark();
+        let mut state = self.state();
+        let mark = state.journal.mark();
         // What is removed is removed last: until then every text is on disk.
         let (removed, written): (Vec<&Plan>, Vec<&Plan>) = plans.iter().partition(|plan| plan.removes());
-        for plan in written.into_iter().chain(removed) {
-            let Err(error) = self.apply(plan) else { continue };
-            let report = self.undo_since(mark)?;
-            let mut state = self.state();
-            for plan in plans {
-                if let (Some(seen), Some(before)) = (state.seen.get_mut(&plan.location), &plan.before) {
-                    seen.hash = write::hash(&before.bytes);
-                }
+        let ordered: Vec<&Plan> = written.into_iter().chain(removed).collect();
+        let begun = self.begin(|| ordered.iter().map(|plan| plan.part()).collect())?;
+        let finish = || match &begun {
+            Some(begun) => {
+                begun.finish().map_err(|errno| guard::io_error("write", "the state directory", errno))
             }
-            return match report.kept.first() {
-                None => Err(error),
-                Some((path, why)) => Err(WorkspaceError::Machine {
-                    message: format!("{error}. {path} was changed already and could not be put back: {why}"),
-                    hint: "look at that file: it has the new text, the others the old".into(),
-                }),
-            };
+            None => Ok(()),
+        };
+        let temporary = begun.as_ref().map_or_else(write::temporary_name, |begun| begun.temporary().into());
+        let done = ordered.iter().try_for_each(|plan| self.apply_one(&mut state, plan, &temporary));
+        let Err(error) = done.and_then(|()| finish()) else { return Ok(()) };
+        let report = self.take_back(&mut state, mark, &temporary);
+        for plan in plans {
+            if let (Some(seen), Some(before)) = (state.seen.get_mut(&plan.location), &plan.before) {
+                seen.hash = write::hash(&before.bytes);
+            }
         }
-        Ok(())
+        let Some((path, why)) = report.kept.first() else {
+            // Where not even that can be written the next start finds all files as they were.
+            let _ = finish();
+            return Err(error);
+        };
+        let hint = match &begun {
+            // The record stays.
+            Some(_) => "the next start of qwright puts it back, unless it is changed until then",
+            None => "look at that file: it has the new text, the others the old",
+        };
+        Err(WorkspaceError::Machine {
+            message: format!("{error}. {path} was changed already and could not be put back: {why}"),
+            hint: hint.into(),
+        })
     }
 }
 

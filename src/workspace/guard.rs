@@ -5,7 +5,10 @@
 //! directories are refused, on real names and never on the text the model wrote. *Open* asks the kernel for those
 //! names with no link allowed in any place (`openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
 //! RESOLVE_NO_MAGICLINKS`, elsewhere `O_NOFOLLOW` per component), so whoever swaps a directory for a link between
-//! the steps gets an error, not a file outside. What is done with the opened files is up to `write` and `mod`.
+//! the steps gets an error, not a file outside. What is done with the opened files is up to `write` and `mod`; `parents` has
+//! the directories that files lie in.
+
+mod parents;
 
 use super::WorkspaceError;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -39,6 +42,11 @@ impl Location {
         self.root == 0
     }
 
+    /// The number of its root.
+    pub fn root(&self) -> usize {
+        self.root
+    }
+
     /// Relative to its root.
     pub fn relative(&self) -> PathBuf {
         self.names.iter().collect()
@@ -58,6 +66,8 @@ struct Root {
 
 pub struct Guard {
     roots: Vec<Root>,
+    /// Real paths of directories that tools may not write in, wherever a root reaches them.
+    closed: Vec<PathBuf>,
 }
 
 impl Guard {
@@ -73,12 +83,24 @@ impl Guard {
             let handle = rustix::fs::open(&real, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
             roots.push(Root { given: given.clone(), real, handle });
         }
-        Ok(Self { roots })
+        Ok(Self { roots, closed: Vec::new() })
     }
 
     /// Each root as it was given and as it really is, the first one first.
     pub fn roots(&self) -> impl Iterator<Item = (&Path, &Path)> {
         self.roots.iter().map(|root| (root.given.as_path(), root.real.as_path()))
+    }
+
+    /// Lets no tool write in `directory`, unless it holds a root: then that is where the user wants the work done.
+    pub fn close(&mut self, directory: &Path) {
+        // It need not be there yet.
+        let known = |path: &Path| Some((path.to_path_buf(), path.canonicalize().ok()?));
+        let Some((known, real)) = directory.ancestors().find_map(known) else { return };
+        let Ok(rest) = directory.strip_prefix(&known) else { return };
+        let real = real.join(rest);
+        if !self.roots.iter().any(|root| root.real.starts_with(&real)) {
+            self.closed.push(real);
+        }
     }
 
     /// The real path of the first root.
@@ -110,6 +132,13 @@ impl Guard {
             _ => None,
         }));
         location
+    }
+
+    /// A location as it was written down: a root by its number, and real names beneath it.
+    pub fn place(&self, root: usize, relative: &Path) -> Option<Location> {
+        let plain = |component: Component<'_>| matches!(component, Component::Normal(_));
+        let fine = root < self.roots.len() && relative.components().all(plain) && relative != Path::new("");
+        fine.then(|| self.beneath(&Location { root, names: Vec::new() }, relative))
     }
 
     /// A path that is to name a file.
@@ -258,8 +287,14 @@ impl Guard {
         }
     }
 
-    /// Refuses what no tool may write, whatever the mode: `.git`, and the agent's own settings.
+    /// Refuses what no tool may write, whatever the mode: `.git`, and the agent's own settings and records.
     pub fn check_writable(&self, location: &Location) -> Result<(), WorkspaceError> {
+        if self.closed.iter().any(|closed| self.absolute(location).starts_with(closed)) {
+            return refused(format!(
+                "{} lies where this program keeps its own records, which tools may not write; leave it to the user",
+                self.display(location)
+            ));
+        }
         for name in &location.names {
             let folded = fold_name(name);
             if [".git", ".qwright", "git~1"].contains(&folded.as_str()) {
@@ -315,33 +350,6 @@ impl Guard {
             }
             Err(errno) => Err(io_error("open", &self.display(location), errno)),
         }
-    }
-
-    /// A handle on the directory that holds `location`, made where missing. Returns the directories it made, the
-    /// outermost first.
-    pub fn make_parent(&self, location: &Location) -> Result<(OwnedFd, Vec<Location>), WorkspaceError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let parent_names = location.split().map_or(&[][..], |(parent, _)| parent);
-        let parent = Location { root: location.root, names: parent_names.to_vec() };
-        let base = self.handle(location)?;
-        let mut made = Vec::new();
-        if let Some(handle) = self.open_directory(&parent)? {
-            return Ok((handle, made));
-        }
-        let mut handle = open_beneath(base, &[], flags, Mode::empty())
-            .map_err(|errno| io_error("open", &self.display(location), errno))?;
-        for depth in 0..parent_names.len() {
-            let here = Location { root: location.root, names: parent_names[..=depth].to_vec() };
-            let failed = |errno| io_error("create the directory", &self.display(&here), errno);
-            let name = &parent_names[depth];
-            match rustix::fs::mkdirat(&handle, name, Mode::from_raw_mode(0o777)) {
-                Ok(()) => made.push(here.clone()),
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(failed(errno)),
-            }
-            handle = open_beneath(base, &here.names, flags, Mode::empty()).map_err(failed)?;
-        }
-        Ok((handle, made))
     }
 
     /// The name of `location` in its directory.

@@ -4,9 +4,9 @@
 //! after the tool did is never restored over their text: it is kept and named.
 
 use super::guard::Location;
+use super::pending::Part;
 use super::write::{self, Attributes, Hash, WriteError};
-use super::{Workspace, WorkspaceError, diff};
-use rustix::fs::AtFlags;
+use super::{State, Workspace, WorkspaceError, diff};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -53,12 +53,44 @@ impl Journal {
         self.entries.push((self.next, entry));
         self.next += 1;
     }
+
+    pub fn mark(&self) -> Mark {
+        Mark(self.next)
+    }
+
+    /// Of each file that was written since `mark`, what it was then.
+    fn first_since(&self, mark: Mark) -> BTreeMap<&Location, &Entry> {
+        let mut first = BTreeMap::new();
+        for (number, entry) in &self.entries {
+            if *number >= mark.0 {
+                first.entry(&entry.location).or_insert(entry);
+            }
+        }
+        first
+    }
+}
+
+/// Why a file was not put back.
+#[derive(Debug)]
+pub(super) enum Unrestored {
+    /// It is somebody else's by now.
+    Changed(&'static str),
+    Failed(String),
+}
+
+impl std::fmt::Display for Unrestored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Changed(why) => f.write_str(why),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
 }
 
 impl Workspace {
     /// Now; pass it to [`Workspace::undo_since`].
     pub fn mark(&self) -> Mark {
-        Mark(self.state().journal.next)
+        self.state().journal.mark()
     }
 
     /// Every file that tools wrote and that is not as it was before, by path.
@@ -68,13 +100,9 @@ impl Workspace {
 
     pub fn changes_since(&self, mark: Mark) -> Vec<FileChange> {
         let state = self.state();
-        let mut first: BTreeMap<&Location, &Entry> = BTreeMap::new();
-        for (number, entry) in &state.journal.entries {
-            if *number >= mark.0 {
-                first.entry(&entry.location).or_insert(entry);
-            }
-        }
-        let mut changes: Vec<FileChange> = first
+        let mut changes: Vec<FileChange> = state
+            .journal
+            .first_since(mark)
             .into_iter()
             .map(|(location, entry)| {
                 let now = self.now(location);
@@ -112,6 +140,29 @@ impl Workspace {
     /// Takes every file that tools wrote since `mark` back to what it was then.
     pub fn undo_since(&self, mark: Mark) -> Result<UndoReport, WorkspaceError> {
         let mut state = self.state();
+        // To take back what was done must not need a record where none can be written: the disk may be full of it.
+        let begun = self.begin(|| self.parts_of_undo(&state, mark)).ok().flatten();
+        let temporary = begun.as_ref().map_or_else(write::temporary_name, |begun| begun.temporary().into());
+        let report = self.take_back(&mut state, mark, &temporary);
+        if let Some(begun) = begun {
+            let _ = begun.finish();
+        }
+        Ok(report)
+    }
+
+    /// What an undo does to each file, as far as can be told before.
+    fn parts_of_undo(&self, state: &State, mark: Mark) -> Vec<Part> {
+        let first = state.journal.first_since(mark).into_iter();
+        let parts = first.filter_map(|(location, entry)| {
+            let now = self.now(location);
+            let after = entry.before.as_ref().map(|(bytes, mode)| (write::hash(bytes), Some(*mode)));
+            (now != entry.before).then(|| Part::new(location, now, after))
+        });
+        parts.collect()
+    }
+
+    /// The undo itself. `temporary`: what new files are called until they are in place.
+    pub(super) fn take_back(&self, state: &mut State, mark: Mark, temporary: &str) -> UndoReport {
         let (undone, mut left): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.journal.entries).into_iter().partition(|(number, _)| *number >= mark.0);
         let mut files: BTreeMap<Location, Vec<(u64, Entry)>> = BTreeMap::new();
@@ -122,14 +173,16 @@ impl Workspace {
         let mut made: Vec<Location> = Vec::new();
         for (location, entries) in files {
             let path = self.guard.display(&location);
-            match self.restore(&location, &entries) {
+            let (Some((_, first)), Some((_, last))) = (entries.first(), entries.last()) else { continue };
+            let before = first.before.as_ref().map(|(bytes, mode)| (&bytes[..], *mode));
+            match self.restore(&location, before, last.after, temporary) {
                 Ok(()) => {
                     made.extend(entries.into_iter().flat_map(|(_, entry)| entry.made));
                     // The model last saw the text that is now gone: it has to read again.
                     report.restored.push(path);
                 }
                 Err(reason) => {
-                    report.kept.push((path, reason));
+                    report.kept.push((path, reason.to_string()));
                     left.extend(entries);
                 }
             }
@@ -139,42 +192,48 @@ impl Workspace {
         // The innermost first; those that hold anything else stay.
         made.sort();
         for directory in made.iter().rev() {
-            self.remove_directory_if_empty(directory);
+            self.guard.remove_directory_if_empty(directory);
         }
-        Ok(report)
+        report
     }
 
-    fn restore(&self, location: &Location, entries: &[(u64, Entry)]) -> Result<(), String> {
-        let (Some((_, first)), Some((_, last))) = (entries.first(), entries.last()) else { return Ok(()) };
-        let changed = || "it was changed by someone else since".to_string();
+    /// Makes one file what it was, where it still is what was written (`after`).
+    pub(super) fn restore(
+        &self,
+        location: &Location,
+        before: Option<(&[u8], u32)>,
+        after: Option<Hash>,
+        temporary: &str,
+    ) -> Result<(), Unrestored> {
+        let changed = || Unrestored::Changed("it was changed by someone else since");
         let now = self.now(location);
-        match (&now, last.after) {
-            (None, Some(_)) if first.before.is_none() => return Ok(()),
-            (None, Some(_)) => return Err("it was removed since".into()),
-            (None, None) if first.before.is_none() => return Ok(()),
+        match (&now, after) {
+            (None, _) if before.is_none() => return Ok(()),
+            (None, Some(_)) => return Err(Unrestored::Changed("it was removed since")),
             (None, None) => {}
             (Some((now, _)), after) if Some(write::hash(now)) == after => {}
             (Some(_), _) => return Err(changed()),
         }
         let describe = |error: WriteError| match error {
             WriteError::Changed => changed(),
-            WriteError::Io(errno) => errno.to_string(),
+            WriteError::Io(errno) => Unrestored::Failed(errno.to_string()),
         };
-        let to_text = |error: WorkspaceError| error.to_string();
-        let (directory, _) = self.guard.make_parent(location).map_err(to_text)?;
-        let name = self.guard.name(location).map_err(to_text)?;
-        match (&first.before, last.after) {
+        let failed = |error: WorkspaceError| Unrestored::Failed(error.to_string());
+        let (directory, _) = self.guard.make_parent(location).map_err(failed)?;
+        let name = self.guard.name(location).map_err(failed)?;
+        match (before, after) {
             (None, Some(after)) => write::remove(&directory, name, after).map_err(describe),
             (None, None) => Ok(()),
             (Some((bytes, mode)), Some(after)) => {
                 let Ok(Some((_, mut stat))) = self.guard.open_file(location) else { return Err(changed()) };
-                stat.st_mode = *mode;
+                stat.st_mode = mode;
                 let expected = write::Expected::Hash(after);
-                write::replace(&directory, name, bytes, Attributes::Like(stat), expected).map_err(describe)
+                write::replace(&directory, name, bytes, Attributes::Like(stat), expected, temporary)
+                    .map_err(describe)
             }
             (Some((bytes, mode)), None) => {
-                let attributes = Attributes::Exactly(*mode);
-                write::replace(&directory, name, bytes, attributes, write::Expected::Absent).map_err(describe)
+                let (attributes, expected) = (Attributes::Exactly(mode), write::Expected::Absent);
+                write::replace(&directory, name, bytes, attributes, expected, temporary).map_err(describe)
             }
         }
     }
@@ -184,11 +243,5 @@ impl Workspace {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).ok()?;
         Some((bytes, stat.st_mode))
-    }
-
-    pub(super) fn remove_directory_if_empty(&self, location: &Location) {
-        if let (Ok((parent, _)), Ok(name)) = (self.guard.make_parent(location), self.guard.name(location)) {
-            let _ = rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR);
-        }
     }
 }

@@ -75,7 +75,8 @@ impl Workspace {
                 Expected::Absent
             }
         };
-        write::replace(&directory, name, &file.bytes, Attributes::Like(file.stat), expected)
+        let (attributes, temporary) = (Attributes::Like(file.stat), write::temporary_name());
+        write::replace(&directory, name, &file.bytes, attributes, expected, &temporary)
             .map_err(|error| write_error(&self.guard.display(&file.location), error))?;
         Ok(true)
     }

@@ -4,17 +4,20 @@
 //! [`Workspace`] ties the parts together: `guard` turns a path into a place, `text` reads bytes as text, `edit` works
 //! out a change, `write` puts it in place, `journal` remembers what was there. A change is first *planned* (so that it
 //! can be shown) and then *applied*; a plan is refused where the file is no longer what it was when it was read.
-//! Changes of several files (`batch`: multi-edits and the patches of `patch`) are planned and applied as one.
+//! Changes of several files (`batch`: multi-edits and the patches of `patch`) are planned and applied as one, and recorded
+//! on disk before (`pending`), so that one that was cut off is taken back at the next start.
 
 mod batch;
 pub mod diff;
 pub mod edit;
 mod entries;
+mod faults;
 mod git;
 mod guard;
 mod journal;
 mod keep;
 pub mod patch;
+mod pending;
 mod private;
 pub mod sandbox;
 mod search;
@@ -27,12 +30,14 @@ pub use edit::Edit;
 pub use entries::EntryKind;
 pub use journal::{FileChange, Mark, UndoReport};
 pub use keep::Kept;
+pub use pending::Recovery;
 pub use private::PrivateCopy;
 pub use search::{GrepQuery, Listing, Match, Matches};
 pub use text::{Content, Text};
 
 use guard::{Guard, Location};
 use journal::{Entry, Journal};
+use pending::Part;
 use rustix::fs::Stat;
 use std::collections::HashMap;
 use std::fs::File;
@@ -115,6 +120,26 @@ impl Plan {
         self.after.is_none()
     }
 
+    /// Those of the file that is written.
+    fn attributes(&self) -> Attributes {
+        let usual = || match &self.before {
+            Some(before) => Attributes::Like(before.stat),
+            None => Attributes::New(0o666),
+        };
+        self.attributes.clone().unwrap_or_else(usual)
+    }
+
+    /// What is done to the file, for the record.
+    fn part(&self) -> Part {
+        let before = self.before.as_ref().map(|before| (before.bytes.clone(), before.stat.st_mode));
+        // What a new file's mode will be is up to the umask.
+        let mode = match self.attributes() {
+            Attributes::New(_) => None,
+            attributes => Some(attributes.mode()),
+        };
+        Part::new(&self.location, before, self.after.as_ref().map(|after| (write::hash(after), mode)))
+    }
+
     /// The file's bytes before and after.
     pub fn sides(&self) -> (Option<&[u8]>, Option<&[u8]>) {
         (self.before.as_ref().map(|before| &*before.bytes), self.after.as_deref())
@@ -135,6 +160,8 @@ impl std::fmt::Debug for Existing {
 /// A directory the agent works in. All paths are resolved beneath it by one guard.
 pub struct Workspace {
     guard: Guard,
+    /// Where changes of several files are recorded before they are made; `None` records none.
+    pending: Option<PathBuf>,
     state: Mutex<State>,
 }
 
@@ -157,7 +184,7 @@ impl Workspace {
     pub fn open(root: &Path, extra: &[PathBuf]) -> Result<Self, WorkspaceError> {
         let mut roots = vec![root.to_path_buf()];
         roots.extend_from_slice(extra);
-        Ok(Self { guard: Guard::open(&roots)?, state: Mutex::default() })
+        Ok(Self { guard: Guard::open(&roots)?, pending: None, state: Mutex::default() })
     }
 
     /// Whether `path` is the workspace's own name and nothing inside is called so.
@@ -249,32 +276,31 @@ impl Workspace {
 
     /// Makes a planned change, if the file still is what it was when the plan was made.
     pub fn apply(&self, plan: &Plan) -> Result<(), WorkspaceError> {
+        // Held to the end: two calls at once must not write between each other's check and rename.
+        self.apply_one(&mut self.state(), plan, &write::temporary_name())
+    }
+
+    /// `temporary`: what a new file is called until it is in place.
+    fn apply_one(&self, state: &mut State, plan: &Plan, temporary: &str) -> Result<(), WorkspaceError> {
         self.guard.check_writable(&plan.location)?;
         let same = plan.before.as_ref().map(|before| &before.bytes) == plan.after.as_ref();
         if same && plan.attributes.is_none() {
             return Ok(());
         }
-        // Held to the end: two calls at once must not write between each other's check and rename.
-        let mut state = self.state();
         let (directory, made) = self.guard.make_parent(&plan.location)?;
         let name = self.guard.name(&plan.location)?;
         let expected = plan.before.as_ref().map(|before| write::hash(&before.bytes));
         let written = match (&plan.after, expected) {
             (Some(after), expected) => {
-                let usual = || match &plan.before {
-                    Some(before) => Attributes::Like(before.stat),
-                    None => Attributes::New(0o666),
-                };
-                let attributes = plan.attributes.clone().unwrap_or_else(usual);
                 let expected = expected.map_or(Expected::Absent, Expected::Hash);
-                write::replace(&directory, name, after, attributes, expected)
+                write::replace(&directory, name, after, plan.attributes(), expected, temporary)
             }
             (None, Some(expected)) => write::remove(&directory, name, expected),
             (None, None) => Ok(()),
         };
         if let Err(error) = written {
             for made in made.iter().rev() {
-                self.remove_directory_if_empty(made);
+                self.guard.remove_directory_if_empty(made);
             }
             return Err(write_error(&plan.path, error));
         }

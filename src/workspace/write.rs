@@ -3,6 +3,7 @@
 //! Works on a directory handle that the guard opened, never on a path. Whether the write is allowed, and what is
 //! remembered for undo, is up to `mod`.
 
+use super::faults;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -64,30 +65,32 @@ impl Attributes {
     }
 }
 
-/// Puts `bytes` in the place of `name` in `directory`.
+/// Puts `bytes` in the place of `name` in `directory`. `temporary` is what the new file is called until then: a
+/// [`temporary_name`].
 pub fn replace(
     directory: &OwnedFd,
     name: &OsStr,
     bytes: &[u8],
     attributes: Attributes,
     expected: Expected,
+    temporary: &str,
 ) -> Result<(), WriteError> {
-    let temporary = temporary_name();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // Where the mode is to be copied, nobody else reads the new text before that is done.
     let mode = match &attributes {
         Attributes::Like(_) | Attributes::Exactly(_) => 0o600,
         Attributes::New(mode) => *mode,
     };
-    let file = rustix::fs::openat(directory, temporary.as_str(), flags, Mode::from_raw_mode(mode))?;
+    faults::step()?;
+    let file = rustix::fs::openat(directory, temporary, flags, Mode::from_raw_mode(mode))?;
     let written = fill(File::from(file), bytes, &attributes)
-        .and_then(|()| put_in_place(directory, &temporary, name, expected));
+        .and_then(|()| put_in_place(directory, temporary, name, expected));
     if written.is_err() {
-        let _ = rustix::fs::unlinkat(directory, temporary.as_str(), AtFlags::empty());
+        let _ = unlink(directory, temporary.as_ref());
     }
     written?;
     // The rename is done; a directory that cannot be synced (some network file systems) does not undo it.
-    let _ = rustix::fs::fsync(directory);
+    let _ = sync(directory);
     Ok(())
 }
 
@@ -96,12 +99,23 @@ pub fn remove(directory: &OwnedFd, name: &OsStr, expected: Hash) -> Result<(), W
     if current(directory, name)? != Expected::Hash(expected) {
         return Err(WriteError::Changed);
     }
-    rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
-    let _ = rustix::fs::fsync(directory);
+    unlink(directory, name)?;
+    let _ = sync(directory);
     Ok(())
 }
 
+pub fn unlink(directory: impl AsFd, name: &OsStr) -> Result<(), Errno> {
+    faults::step()?;
+    rustix::fs::unlinkat(directory, name, AtFlags::empty())
+}
+
+pub fn sync(file: impl AsFd) -> Result<(), Errno> {
+    faults::step()?;
+    rustix::fs::fsync(file)
+}
+
 fn fill(mut file: File, bytes: &[u8], attributes: &Attributes) -> Result<(), WriteError> {
+    faults::step()?;
     file.write_all(bytes)?;
     if let Attributes::Like(like) = attributes {
         let own = rustix::fs::fstat(&file)?;
@@ -116,9 +130,10 @@ fn fill(mut file: File, bytes: &[u8], attributes: &Attributes) -> Result<(), Wri
     }
     if let Attributes::Like(Stat { st_mode: mode, .. }) | Attributes::Exactly(mode) = attributes {
         // After the owner: changing that clears set-id bits.
+        faults::step()?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
     }
-    file.sync_all()?;
+    sync(&file)?;
     Ok(())
 }
 
@@ -133,12 +148,18 @@ fn put_in_place(
             if current(directory, name)? != expected {
                 return Err(WriteError::Changed);
             }
+            faults::step()?;
             rustix::fs::renameat(directory, temporary, directory, name)?;
         }
         // A link fails where the name exists, on every unix; a rename would replace what appeared meanwhile.
-        Expected::Absent => match rustix::fs::linkat(directory, temporary, directory, name, AtFlags::empty())
-        {
-            Ok(()) => rustix::fs::unlinkat(directory, temporary, AtFlags::empty())?,
+        Expected::Absent => match link(directory, temporary, name) {
+            Ok(()) => {
+                if let Err(errno) = unlink(directory, temporary.as_ref()) {
+                    // Not written is not there.
+                    let _ = unlink(directory, name);
+                    return Err(errno.into());
+                }
+            }
             Err(Errno::EXIST) => return Err(WriteError::Changed),
             // File systems without hard links (FAT, some shares).
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
@@ -153,9 +174,15 @@ fn put_in_place(
     Ok(())
 }
 
+fn link(directory: &OwnedFd, from: &str, to: &OsStr) -> Result<(), Errno> {
+    faults::step()?;
+    rustix::fs::linkat(directory, from, directory, to, AtFlags::empty())
+}
+
 /// What is there now. Anything but a regular file counts as changed.
 fn current(directory: &OwnedFd, name: &OsStr) -> Result<Expected, WriteError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    faults::step()?;
     let file = match rustix::fs::openat(directory.as_fd(), name, flags, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(Expected::Absent),
@@ -165,21 +192,35 @@ fn current(directory: &OwnedFd, name: &OsStr) -> Result<Expected, WriteError> {
     if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
         return Err(WriteError::Changed);
     }
-    let mut file = File::from(file);
+    Ok(Expected::Hash(hash_of(File::from(file))?))
+}
+
+/// The hash of what is left to read of a file.
+pub fn hash_of(mut file: File) -> std::io::Result<Hash> {
     let mut digest = Sha256::new();
     let mut buffer = [0; 16 * 1024];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(Expected::Hash(digest.finalize().into())),
+            0 => return Ok(digest.finalize().into()),
             n => digest.update(&buffer[..n]),
         }
     }
 }
 
+const TEMPORARY: (&str, &str) = (".qwright-", ".tmp");
+
 /// A name nobody can guess: `RandomState` is keyed by the operating system's randomness.
-fn temporary_name() -> String {
+pub fn temporary_name() -> String {
     let state = RandomState::new();
-    format!(".qwright-{:016x}{:016x}.tmp", state.hash_one(0), state.hash_one(1))
+    let (start, end) = TEMPORARY;
+    format!("{start}{:016x}{:016x}{end}", state.hash_one(0), state.hash_one(1))
+}
+
+/// The part of a temporary name that nobody can guess; `None` where it is no such name.
+pub fn unguessable(temporary: &str) -> Option<&str> {
+    let (start, end) = TEMPORARY;
+    let digits = temporary.strip_prefix(start)?.strip_suffix(end)?;
+    (digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(digits)
 }
 
 #[cfg(test)]
@@ -200,11 +241,11 @@ mod tests {
         std::fs::write(&path, "theirs").unwrap();
         let stale = Expected::Hash(hash(b"ours"));
         assert!(matches!(
-            replace(&directory, name, b"new", Attributes::New(0o666), stale),
+            replace(&directory, name, b"new", Attributes::New(0o666), stale, &temporary_name()),
             Err(WriteError::Changed)
         ));
         assert!(matches!(
-            replace(&directory, name, b"new", Attributes::New(0o666), Expected::Absent),
+            replace(&directory, name, b"new", Attributes::New(0o666), Expected::Absent, &temporary_name()),
             Err(WriteError::Changed)
         ));
         assert!(matches!(remove(&directory, name, hash(b"ours")), Err(WriteError::Changed)));
@@ -221,7 +262,8 @@ mod tests {
         std::fs::hard_link(&path, &other).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o751)).unwrap();
         let stat = rustix::fs::stat(&path).unwrap();
-        replace(&directory, OsStr::new("f"), b"new", Attributes::Like(stat), Expected::Hash(hash(b"old")))
+        let expected = Expected::Hash(hash(b"old"));
+        replace(&directory, "f".as_ref(), b"new", Attributes::Like(stat), expected, &temporary_name())
             .unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o751);

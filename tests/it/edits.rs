@@ -263,10 +263,12 @@ fn valid_patches_give_what_git_and_patch_give() {
 // ---- the command ----
 
 fn apply(root: &Path, arguments: &[&str], input: &str) -> (i32, String, String) {
+    let state = tempfile::tempdir().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_qwright"))
         .arg("apply")
         .args(arguments)
         .current_dir(root)
+        .env("XDG_STATE_HOME", state.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

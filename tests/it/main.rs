@@ -18,6 +18,7 @@ mod exec_until;
 mod gguf;
 mod grammar;
 mod hub;
+mod kills;
 mod kv;
 mod large;
 mod layers;

@@ -79,6 +79,8 @@ pub struct SessionOptions {
     pub answer: Option<ToolSpec>,
     /// What enters the conversation is told as well (`Event::Message`).
     pub tell_messages: bool,
+    /// What the user is to be told at the start.
+    pub notices: Vec<String>,
 }
 
 impl Default for SessionOptions {
@@ -98,6 +100,7 @@ impl Default for SessionOptions {
             allowed_tools: None,
             answer: None,
             tell_messages: false,
+            notices: Vec::new(),
         }
     }
 }
@@ -236,6 +239,9 @@ impl Session {
         match resumed {
             Some(resumed) => self.take_up(resumed),
             None => self.open_transcript(),
+        }
+        for message in std::mem::take(&mut self.options.notices) {
+            self.emit(Event::Error { message, hint: None });
         }
         while let Some(op) = self.pending.pop_front().or_else(|| self.ops.recv().ok()) {
             match op {

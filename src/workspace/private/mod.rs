@@ -69,7 +69,8 @@ impl PrivateCopy {
         let patch = String::from_utf8(patch)
             .map_err(|_| WorkspaceError::Refused("the changes hold bytes that are no text".into()))?;
         // The patch speaks of the whole work tree.
-        let whole = Workspace::open(&original.git_top(), &[])?;
+        let mut whole = Workspace::open(&original.git_top(), &[])?;
+        whole.pending.clone_from(&original.pending);
         let plans = whole.plan_change(&Change::Patch(Form::UnifiedDiff, patch))?;
         whole.apply_all(&plans)?;
         Ok(files)
