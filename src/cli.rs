@@ -44,6 +44,26 @@ pub struct ModelArgs {
     pub load: Option<String>,
 }
 
+/// What runs unasked, and what never runs.
+#[derive(Debug, Args, Clone, Default)]
+pub struct RuleArgs {
+    /// Let such calls run unasked: a tool, with the first words of a command or a path where only those are meant, like
+    /// `run_shell_command(cargo test)` or `edit(src/**)`. May be repeated
+    #[arg(long, value_name = "RULE")]
+    pub allow: Vec<String>,
+    /// Never run such calls, whatever the mode and whatever is allowed. May be repeated
+    #[arg(long, value_name = "RULE")]
+    pub deny: Vec<String>,
+}
+
+impl RuleArgs {
+    /// As `LoadOptions` takes them.
+    pub fn flags(&self) -> impl Iterator<Item = (&'static str, String, &'static str)> {
+        let allow = self.allow.iter().map(|rule| ("allow", rule.clone(), "--allow"));
+        allow.chain(self.deny.iter().map(|rule| ("deny", rule.clone(), "--deny")))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// A small broken project in a temporary folder, fixed before your eyes: the quick start

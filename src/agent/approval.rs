@@ -1,11 +1,12 @@
-//! Who decides on a call: the table of modes, as a pure function. Knows what a call needs (`Access`) and how well
-//! commands are contained; asks nobody and runs nothing. What a command's text tells is
-//! `workspace::shell::policy`'s.
+//! Who decides on a call: the table of modes and the user's rules over it, as pure functions. Knows what a call needs
+//! (`Access`) and how well commands are contained; asks nobody and runs nothing. What a command's text tells is
+//! `workspace::shell::policy`'s, which rule is about which call `rules`' part.
 
-use super::protocol::ApprovalMode;
+use super::protocol::{ApprovalMode, Rule};
+use super::rules::{Call, Denied, Rules};
 use crate::tools::{Access, Arguments, Tool};
 use crate::workspace::Workspace;
-use crate::workspace::shell::policy::{CommandVerdict, Judgement};
+use crate::workspace::shell::policy::{CommandVerdict, Commands, Judgement};
 use crate::workspace::shell::{SandboxTier, Shell};
 
 /// How well a command is contained, as far as the table cares.
@@ -39,28 +40,112 @@ impl Containment {
     }
 }
 
-/// What the table says of a call, with all that is known of it.
+/// What a call would touch.
+struct Looked<'a> {
+    tool: &'a dyn Tool,
+    access: Access,
+    paths: Vec<String>,
+    commands: Option<Commands>,
+    steers: bool,
+}
+
+impl<'a> Looked<'a> {
+    fn at(tool: &'a dyn Tool, arguments: &Arguments, workspace: &Workspace) -> Self {
+        // Every name under which a tool takes a path: which of two it takes, only the tool knows.
+        const NAMES: &[&str] = &["file_path", "path", "absolute_path", "filename", "directory", "dir_path"];
+        let named: Vec<&str> = NAMES.iter().filter_map(|name| arguments.get(*name)?.as_str()).collect();
+        let mut paths: Vec<String> =
+            named.iter().map(|path| workspace.leads_to(path).unwrap_or_else(|| path.to_string())).collect();
+        paths.dedup();
+        Self {
+            tool,
+            access: tool.access(arguments),
+            steers: named.iter().copied().chain(paths.iter().map(String::as_str)).any(steers_later_runs),
+            paths,
+            commands: tool.commands(workspace, arguments),
+        }
+    }
+
+    fn call(&self) -> Call<'_> {
+        Call {
+            tool: &self.tool.spec().name,
+            access: self.access,
+            paths: &self.paths,
+            commands: self.commands.as_ref(),
+            steers: self.steers,
+        }
+    }
+}
+
+/// What the table and the rules say of a call, with all that is known of it.
 pub fn of_call(
     mode: ApprovalMode,
     tool: &dyn Tool,
     arguments: &Arguments,
     workspace: &Workspace,
     containment: Containment,
+    rules: &Rules,
 ) -> Verdict {
-    let path = ["file_path", "path"].iter().find_map(|key| arguments.get(*key)?.as_str());
+    let looked = Looked::at(tool, arguments, workspace);
+    let own = |path: &String| rules.file().is_some_and(|file| workspace.root().join(path) == file);
+    if looked.access == Access::Write && looked.paths.iter().any(own) {
+        return Verdict::Deny("the user's rules are written by the user alone".into());
+    }
     let command = tool.judge_command(workspace, arguments);
-    match (verdict(mode, tool.access(arguments), containment, path, command.as_ref()), tool.always_asked()) {
+    let table = match (verdict(mode, looked.access, containment, looked.steers, command.as_ref()), tool.always_asked()) {
         (Verdict::Run, Some(why)) if mode != ApprovalMode::Yolo => Verdict::Ask(why.to_string()),
-        (verdict, _) => verdict,
+        (table, _) => table,
+    };
+    by_rules(table, containment, &looked.call(), rules)
+}
+
+/// The rule that would let this call, and others like it, run unasked; `None` where no rule can.
+pub fn suggestion(
+    tool: &dyn Tool,
+    arguments: &Arguments,
+    workspace: &Workspace,
+    containment: Containment,
+    rules: &Rules,
+) -> Option<Rule> {
+    let looked = Looked::at(tool, arguments, workspace);
+    let call = looked.call();
+    let answers = rules_answer(looked.access, containment) && rules.denied(&call) == Denied::No;
+    rules.suggest(&call).filter(|_| answers && !rules.are_lost())
+}
+
+/// Whether a rule may stand for the user's word: not where nothing holds a command, nor on the network.
+fn rules_answer(access: Access, containment: Containment) -> bool {
+    access == Access::Write || access == Access::Execute && containment != Containment::Absent
+}
+
+/// What the rules make of the table's word. What the table denies no rule allows.
+fn by_rules(table: Verdict, containment: Containment, call: &Call<'_>, rules: &Rules) -> Verdict {
+    let perhaps = match rules.denied(call) {
+        Denied::By(rule) => return Verdict::Deny(format!("the user's rule `{rule}` forbids it")),
+        Denied::Perhaps(rule) => {
+            Some(format!("it cannot be ruled out that it does what the rule `{rule}` forbids"))
+        }
+        Denied::No if rules.are_lost() && call.access != Access::Read => {
+            Some("the file of the user's rules cannot be read, so what they forbid is not known".into())
+        }
+        Denied::No => None,
+    };
+    match (table, perhaps) {
+        (Verdict::Deny(reason), _) => Verdict::Deny(reason),
+        (_, Some(reason)) => Verdict::Ask(reason),
+        (Verdict::Ask(_), None) if rules_answer(call.access, containment) && rules.allow(call) => {
+            Verdict::Run
+        }
+        (table, None) => table,
     }
 }
 
-/// The table. `path`: the file a write goes to, where the call names one. `command`: what the text of a command tells.
+/// The table. `steers`: the file that is written steers later runs. `command`: what the text of a command tells.
 pub fn verdict(
     mode: ApprovalMode,
     access: Access,
     containment: Containment,
-    path: Option<&str>,
+    steers: bool,
     command: Option<&Judgement>,
 ) -> Verdict {
     use ApprovalMode::*;
@@ -76,7 +161,7 @@ pub fn verdict(
     match (access, mode) {
         (Access::Read, _) => Verdict::Run,
         (_, Plan) => Verdict::Deny("plan mode changes no file and runs no command".into()),
-        (Access::Write, _) if path.is_some_and(steers_later_runs) => {
+        (Access::Write, _) if steers => {
             ask("this file runs code or steers an agent later, so each change of it is approved by itself")
         }
         (Access::Write, Default) => ask("in default mode each change is approved"),
@@ -182,7 +267,7 @@ mod tests {
                     (Access::Execute, Waived),
                     (Access::Network, Full),
                 ]
-                .map(|(access, tier)| letter(verdict(mode, access, tier, Some("src/lib.rs"), None)));
+                .map(|(access, tier)| letter(verdict(mode, access, tier, false, None)));
                 format!("{} {}", mode.name(), cells.iter().collect::<String>())
             })
             .collect();
@@ -195,7 +280,7 @@ mod tests {
         use Containment::*;
         let row = |mode, known| -> String {
             let judgement = Judgement { verdict: known, reason: "why".into() };
-            let of = |tier| letter(verdict(mode, Access::Execute, tier, None, Some(&judgement)));
+            let of = |tier| letter(verdict(mode, Access::Execute, tier, false, Some(&judgement)));
             [Full, Reduced, Absent, Waived].into_iter().map(of).collect()
         };
         for (mode, reads) in [("plan", "rrdr"), ("default", "rrar"), ("auto-edit", "rrar"), ("yolo", "rrar")]
@@ -218,23 +303,12 @@ mod tests {
             ".envrc",
             ".cargo/config.toml",
         ] {
-            for mode in [ApprovalMode::AutoEdit, ApprovalMode::Yolo] {
-                assert_eq!(
-                    letter(verdict(mode, Access::Write, Containment::Full, Some(path), None)),
-                    'a',
-                    "{path}"
-                );
-            }
-            assert_eq!(
-                letter(verdict(ApprovalMode::Plan, Access::Write, Containment::Full, Some(path), None)),
-                'd'
-            );
+            assert!(steers_later_runs(path), "{path}");
         }
         for path in ["src/agents.rs", "github/x.yml", "docs/AGENTS.md.txt"] {
-            assert_eq!(
-                letter(verdict(ApprovalMode::AutoEdit, Access::Write, Containment::Full, Some(path), None)),
-                'r'
-            );
+            assert!(!steers_later_runs(path), "{path}");
         }
+        let row = |mode| letter(verdict(mode, Access::Write, Containment::Full, true, None));
+        assert_eq!(ApprovalMode::ALL.map(row), ['d', 'a', 'a', 'a']);
     }
 }

@@ -5,6 +5,7 @@
 use crate::chat::Message;
 use serde::{Deserialize, Serialize};
 
+pub use super::rules::{HeldRule, Rule, RuleEffect, RuleScope};
 pub use crate::model::Usage;
 pub use crate::tools::Access;
 
@@ -36,6 +37,16 @@ pub enum Op {
     },
     SetMode {
         mode: ApprovalMode,
+    },
+    /// From now on this runs unasked, or never; it holds for the next call of a turn that runs.
+    AddRule {
+        rule: Rule,
+        scope: RuleScope,
+    },
+    /// A rule that holds no longer.
+    RemoveRule {
+        rule: Rule,
+        scope: RuleScope,
     },
     /// A side question: answered from the conversation as it is, without tools, and then forgotten. While a turn runs
     /// it is answered before the next model call.
@@ -126,6 +137,8 @@ pub enum Query {
     History,
     /// What takes up the context.
     Context,
+    /// The rules that hold.
+    Rules,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -143,6 +156,11 @@ pub enum Answer {
     Context {
         parts: Vec<(String, usize)>,
         limit: usize,
+    },
+    /// `file`: where those lie that are kept.
+    Rules {
+        rules: Vec<HeldRule>,
+        file: Option<String>,
     },
 }
 
@@ -253,6 +271,10 @@ pub enum Event {
         /// What a shell would be given, byte for byte.
         #[serde(default)]
         command: Option<String>,
+        /// The rule that would let this and its like run unasked; a front end that adds it (`Op::AddRule`) answers with
+        /// `Approve` all the same. `None` where no rule can.
+        #[serde(default)]
+        suggested: Option<Rule>,
     },
     ToolOutput {
         id: u64,
@@ -459,6 +481,11 @@ mod tests {
     fn ops_and_events_survive_serialisation() {
         let op = Op::Approve { id: 3, decision: Decision::Deny { reason: Some("no".into()) } };
         let text = serde_json::to_string(&op).unwrap();
+        assert_eq!(serde_json::from_str::<Op>(&text).unwrap(), op);
+        let rule: Rule = "deny run_shell_command(git push)".parse().unwrap();
+        let op = Op::AddRule { rule, scope: RuleScope::Always };
+        let text = serde_json::to_string(&op).unwrap();
+        assert!(text.contains("deny run_shell_command(git push)"), "{text}");
         assert_eq!(serde_json::from_str::<Op>(&text).unwrap(), op);
         let event = Event::TurnFinished {
             outcome: TurnOutcome {

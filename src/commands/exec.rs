@@ -5,12 +5,12 @@ use super::exec_attempts;
 use super::exec_input::{self, Input};
 use super::exec_patch::Patching;
 use super::exec_until::{self, First};
-use super::{CommandResult, Failure, exit, load};
+use super::{CommandResult, Failure, exit, load, rules};
 use crate::agent::protocol::{ApprovalMode, Ending, Event};
-use crate::agent::{self, Limits, Resumed, Session, SessionOptions, Which};
+use crate::agent::{self, Limits, Resumed, RuleSource, Session, SessionOptions, Which};
 use crate::chat::ToolSpec;
 use crate::chat::escape::escape_json;
-use crate::cli::ModelArgs;
+use crate::cli::{ModelArgs, RuleArgs};
 use crate::config::{Config, LoadOptions};
 use crate::headless::{self, ExecResult, OutputFormat, Streams};
 use crate::model::Model;
@@ -32,7 +32,8 @@ const MAX_TURNS: usize = 100;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(after_help = "\
 The answer goes to standard output, everything else to standard error. Nobody is asked: what would need an approval \
-is denied, and the result lists it.
+is denied, and the result lists it. Rules (--allow, --deny, those of the settings and those that were kept in the terminal \
+interface) hold here too: what is allowed runs where it would have been asked, what is denied never runs.
 
 Every run is a session with a log. `-c` goes on with the latest one of this directory, `-r ID` with another one, with \
 the same conversation and, unless named anew, the same approval mode. A session runs once at a time; `--fork` goes on \
@@ -80,6 +81,8 @@ pub struct ExecArgs {
     /// The same as --approval-mode yolo
     #[arg(short = 'y', long, conflicts_with = "approval_mode")]
     pub yolo: bool,
+    #[command(flatten)]
+    pub rules: RuleArgs,
     /// The only tools there are in this run, with commas between them
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub allowed_tools: Option<Vec<String>>,
@@ -168,6 +171,7 @@ impl ExecArgs {
         ] {
             options.flags.extend(value.map(|value| (key, value, flag)));
         }
+        options.flags.extend(self.rules.flags());
         options
     }
 }
@@ -201,6 +205,7 @@ pub(super) struct Prepared {
     pub input: Input,
     pub allowed_tools: Option<Vec<String>>,
     pub answer: Option<ToolSpec>,
+    pub rules: RuleSource,
     pub workspace: Workspace,
     pub state: Option<PathBuf>,
     pub shell: Shell,
@@ -222,6 +227,7 @@ impl Prepared {
         }
         let directory = args.directory.clone().unwrap_or_else(|| PathBuf::from("."));
         let mut workspace = open(&directory)?;
+        let rules = rules::whole_source(&config, workspace.root())?;
         let state = config.dirs.state().ok();
         if let Some(state) = &state {
             super::use_state(&mut workspace, state);
@@ -234,7 +240,7 @@ impl Prepared {
                 format!("{}; or name `--sandbox none` to run commands unprotected", unavailable.remedy);
             return Err(Failure::new(exit::NO_SANDBOX, message).hint(hint));
         }
-        Ok(Self { config, input, allowed_tools, answer, workspace, state, shell, started })
+        Ok(Self { config, input, allowed_tools, answer, rules, workspace, state, shell, started })
     }
 
     /// What is left of the time of the run, where it has an end.
@@ -286,6 +292,7 @@ impl Prepared {
             directory,
             one_run: true,
             protected,
+            rules: self.rules.clone(),
             allowed_tools: self.allowed_tools.clone(),
             answer: self.answer.clone(),
             tell_messages: args.output_format == OutputFormat::StreamJson,

@@ -21,6 +21,7 @@ pub mod inspect_session;
 pub mod load;
 pub mod memory;
 pub mod models;
+mod rules;
 pub mod sandbox;
 pub mod sessions;
 pub mod tools;

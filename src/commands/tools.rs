@@ -1,12 +1,13 @@
 //! `qwright tools`: the tools of the model, and one of them run by hand as in a session: same guard, table and sandbox,
 //! and nobody is asked.
 
-use super::{CommandResult, Failure, exit};
+use super::{CommandResult, Failure, exit, rules};
+use crate::agent::Rules;
 use crate::agent::approval::{self, Containment, Verdict};
 use crate::agent::protocol::ApprovalMode;
 use crate::chat::escape::{escape_json, escape_line};
 use crate::chat::{ToolCall, validate};
-use crate::cli::ModelArgs;
+use crate::cli::{ModelArgs, RuleArgs};
 use crate::config::Config;
 use crate::tools::{Access, Arguments, Registry, Tool, ToolContext, ToolError};
 use crate::workspace::Workspace;
@@ -53,6 +54,8 @@ or would have to be asked, 4 no sandbox can be had here, 130 interrupted.")]
         /// What commands run in: auto, full, reduced or none
         #[arg(long, value_enum)]
         sandbox: Option<SandboxChoice>,
+        #[command(flatten)]
+        rules: RuleArgs,
     },
 }
 
@@ -80,13 +83,14 @@ pub fn run(args: &ToolsArgs, cancel: &AtomicBool) -> CommandResult {
             println(&escape_json(&text));
             Ok(exit::DONE)
         }
-        Action::Run { name, arguments, directory, approval_mode, sandbox } => {
+        Action::Run { name, arguments, directory, approval_mode, sandbox, rules: named } => {
             let tool = find(&registry, name)?;
             let arguments = read_arguments(arguments)?;
             let mut options = ModelArgs::default().load_options();
             options
                 .flags
                 .extend(approval_mode.clone().map(|mode| ("approval_mode", mode, "--approval-mode")));
+            options.flags.extend(named.flags());
             let config = Config::load(&options)?;
             let set = config
                 .settings
@@ -100,6 +104,11 @@ pub fn run(args: &ToolsArgs, cancel: &AtomicBool) -> CommandResult {
             if let Ok(state) = config.dirs.state() {
                 super::use_state(&mut workspace, &state);
             }
+            let mut rules = Rules::default();
+            let source = rules::whole_source(&config, workspace.root())?;
+            for problem in rules.reload(&source, &workspace.root().display().to_string()) {
+                let _ = writeln!(std::io::stderr(), "{}", escape_line(&problem));
+            }
             // Only commands need a sandbox, and finding it takes a moment.
             let choice = match tool.access(&arguments) {
                 Access::Execute | Access::Network => {
@@ -112,7 +121,7 @@ pub fn run(args: &ToolsArgs, cancel: &AtomicBool) -> CommandResult {
                 hidden: config.dirs.state().into_iter().collect(),
                 ..ShellSettings::default()
             });
-            let (code, object) = run_one(tool, &arguments, mode, &workspace, &shell, cancel);
+            let (code, object) = run_one(tool, &arguments, mode, &rules, &workspace, &shell, cancel);
             println(&escape_json(&object.to_string()));
             Ok(code)
         }
@@ -144,6 +153,7 @@ fn run_one(
     tool: &dyn Tool,
     arguments: &Arguments,
     mode: ApprovalMode,
+    rules: &Rules,
     workspace: &Workspace,
     shell: &Shell,
     cancel: &AtomicBool,
@@ -156,7 +166,7 @@ fn run_one(
     if let Err(reason) = validate(&call, tool.spec()) {
         return (exit::USAGE, answer("deny", false, "", Some(("invalid_arguments", &reason))));
     }
-    match approval::of_call(mode, tool, arguments, workspace, Containment::of(shell)) {
+    match approval::of_call(mode, tool, arguments, workspace, Containment::of(shell), rules) {
         Verdict::Deny(reason) => (exit::DENIED, answer("deny", false, "", Some(("denied", &reason)))),
         Verdict::Ask(reason) => match shell.unavailable() {
             Some(unavailable) => {

@@ -2,10 +2,10 @@
 //! model, beginning or taking up a session, listing models, sessions and files, downloading.
 
 use super::exec::{sandbox_choice, scripted};
-use super::{CommandResult, Failure, exit, load};
+use super::{CommandResult, Failure, exit, load, rules};
 use crate::agent::protocol::ApprovalMode;
 use crate::agent::{self, Limits, Session, SessionOptions};
-use crate::cli::ModelArgs;
+use crate::cli::{ModelArgs, RuleArgs};
 use crate::config::{Config, LoadOptions, Switch, ThemeChoice};
 use crate::engine::bandwidth;
 use crate::hub::{self, HubError, KvWidth, PullOptions, PullProgress, machine, plan};
@@ -47,6 +47,8 @@ pub struct TuiArgs {
     /// The same as --approval-mode yolo
     #[arg(short = 'y', long, conflicts_with = "approval_mode")]
     pub yolo: bool,
+    #[command(flatten)]
+    pub rules: RuleArgs,
     /// What commands run in: auto, full, reduced or none. With none they can do what you can
     #[arg(long, value_name = "TIER")]
     pub sandbox: Option<String>,
@@ -83,6 +85,7 @@ impl TuiArgs {
         ] {
             options.flags.extend(value.map(|value| (key, value, flag)));
         }
+        options.flags.extend(self.rules.flags());
         options
     }
 
@@ -103,6 +106,8 @@ pub fn command(args: TuiArgs) -> CommandResult {
             .hint("without one: qwright exec \"what to do\" (qwright --help lists the commands)"));
     }
     let config = Config::load(&args.load_options())?;
+    // A rule that cannot be read is said before the screen is taken.
+    rules::source(&config)?;
     let directory = args.directory.clone().unwrap_or_else(|| PathBuf::from("."));
     let workspace = Workspace::open(&directory, &[]).map_err(|error| {
         Failure::new(exit::USAGE, error.to_string()).hint("name a directory of yours with -C")
@@ -116,7 +121,6 @@ pub fn command(args: TuiArgs) -> CommandResult {
         // A repository without a commit has words in place of a name.
         branch: workspace.git_branch().filter(|branch| !branch.contains(' ')),
         history: state.as_deref().map(history).unwrap_or_default(),
-        always: state.as_deref().map(|state| always(state, &root)).unwrap_or_default(),
         commands: own_commands(&config),
         theme: None,
         vim: config.settings.vim == Some(Switch::On),
@@ -217,11 +221,6 @@ impl Host for TuiHost {
                 let line = serde_json::Value::from(text).to_string();
                 self.append("history.jsonl", &line);
             }
-            Ask::Always(command) => {
-                let directory = root.display().to_string();
-                let line = serde_json::json!({ "directory": directory, "command": command }).to_string();
-                self.append("allowed.jsonl", &line);
-            }
             Ask::Memory => {
                 let text = std::fs::read_to_string(root.join(MEMORY)).unwrap_or_default();
                 outbox.tell(Told::Memory { path: MEMORY.into(), text });
@@ -319,6 +318,7 @@ fn open(
         temperature: config.settings.temperature,
         state,
         notices,
+        rules: rules::source(&config)?,
         ..SessionOptions::default()
     };
     let (ops, events) = match resumed {
@@ -460,13 +460,6 @@ fn history(state: &Path) -> Vec<String> {
     let texts = all.iter().filter_map(|line| line.as_str().map(str::to_string));
     let texts: Vec<String> = texts.collect();
     texts[texts.len().saturating_sub(HISTORY)..].to_vec()
-}
-
-fn always(state: &Path, root: &Path) -> Vec<String> {
-    let root = root.display().to_string();
-    let all = lines(&state.join("allowed.jsonl"));
-    let here = all.iter().filter(|line| line["directory"] == root.as_str());
-    here.filter_map(|line| line["command"].as_str().map(str::to_string)).collect()
 }
 
 /// `NAME.md` in the folder `commands` of the user's settings.

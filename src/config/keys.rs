@@ -34,6 +34,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "drafts", help: "on or off: guess what comes next (faster, and the output is the same)" },
     Key { name: "sandbox", help: "sandbox tier: auto, full, reduced or none" },
     Key { name: "approval_mode", help: "plan, default, auto-edit or yolo" },
+    Key { name: "allow", help: "list of calls that run unasked, like edit(src/**) (variable: one a line)" },
+    Key { name: "deny", help: "list of calls that never run, like run_shell_command(git push)" },
     Key { name: "seed", help: "seed of the sampler" },
     Key { name: "temperature", help: "sampling temperature, 0 to 2 (0: greedy)" },
     Key { name: "max_turns", help: "model calls in one run" },
@@ -60,6 +62,9 @@ pub struct Settings {
     pub drafts: Option<Switch>,
     pub sandbox: SandboxMode,
     pub approval_mode: Option<ApprovalMode>,
+    /// As they were written; every layer adds to them.
+    pub allow: Vec<String>,
+    pub deny: Vec<String>,
     pub seed: Option<u64>,
     pub temperature: Option<f32>,
     pub max_turns: Option<usize>,
@@ -167,6 +172,8 @@ impl Settings {
             "drafts" => self.drafts = Some(raw.word()?.parse()?),
             "sandbox" => self.sandbox = raw.word()?.parse()?,
             "approval_mode" => self.approval_mode = Some(raw.word()?.parse()?),
+            "allow" => self.allow.extend(lines(raw.word()?)),
+            "deny" => self.deny.extend(lines(raw.word()?)),
             "theme" => self.theme = Some(raw.word()?.parse()?),
             "vim" => self.vim = Some(raw.word()?.parse()?),
             "seed" => self.seed = Some(raw.whole(0, u64::MAX)?),
@@ -199,6 +206,8 @@ impl Settings {
             "drafts" => self.drafts.map(|s| s.as_str().to_string()),
             "sandbox" => Some(self.sandbox.as_str().to_string()),
             "approval_mode" => self.approval_mode.map(|m| m.as_str().to_string()),
+            "allow" => Some(self.allow.join(", ")).filter(|rules| !rules.is_empty()),
+            "deny" => Some(self.deny.join(", ")).filter(|rules| !rules.is_empty()),
             "theme" => self.theme.map(|theme| theme.as_str().to_string()),
             "vim" => self.vim.map(|vim| vim.as_str().to_string()),
             "seed" => self.seed.map(|n| n.to_string()),
@@ -212,13 +221,22 @@ impl Settings {
     }
 }
 
-/// What a repository may not set, even a trusted one: going without a sandbox or without questions is for the
-/// user to name, and so is where the conversation goes; cloned files must not decide it.
+/// The settings that are lists.
+pub(super) fn is_list(key: &str) -> bool {
+    ["allow", "deny"].contains(&key)
+}
+
+fn lines(text: &str) -> impl Iterator<Item = String> {
+    text.lines().map(|line| line.trim().to_string()).filter(|line| !line.is_empty())
+}
+
+/// What a repository may not set, even a trusted one: going without a sandbox or without questions, and what is
+/// asked, is for the user to name, and so is where the conversation goes; cloned files must not decide it.
 pub(super) fn not_for_repositories(key: &str, raw: &Raw<'_>) -> Option<String> {
     match (key, raw) {
         ("sandbox", Raw::Text(v)) if v.trim() == "none" => {}
         ("approval_mode", Raw::Text(v)) if v.trim() == "yolo" => {}
-        ("endpoint", _) => {}
+        ("endpoint" | "allow" | "deny", _) => {}
         _ => return None,
     }
     Some("a repository may not set this value; put it in your own settings or name it as a flag".into())

@@ -165,7 +165,20 @@ impl Config {
             problem: e.message().replace('\n', " "),
         })?;
         for (key, value) in table.get_ref() {
-            let origin = origin(path.to_path_buf(), line_of(&text, key.span().start));
+            let place = |at| origin(path.to_path_buf(), line_of(&text, at));
+            if let DeValue::Array(items) = value.get_ref()
+                && keys::is_list(key.get_ref())
+            {
+                for item in items.iter() {
+                    let raw = match item.get_ref() {
+                        DeValue::String(text) => Raw::Text(text.as_ref()),
+                        _ => Raw::Other("what is in the list"),
+                    };
+                    self.apply(key.get_ref(), raw, place(item.span().start))?;
+                }
+                continue;
+            }
+            let origin = place(key.span().start);
             let raw = match value.get_ref() {
                 DeValue::String(s) => Raw::Text(s.as_ref()),
                 DeValue::Integer(i) => Raw::Number(match i64::from_str_radix(i.as_str(), i.radix()) {

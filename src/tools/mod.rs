@@ -27,7 +27,7 @@ pub use syntax_note::syntax_error;
 
 use crate::chat::ToolSpec;
 use crate::workspace::shell::Shell;
-use crate::workspace::shell::policy::Judgement;
+use crate::workspace::shell::policy::{Commands, Judgement};
 use crate::workspace::{Plan, Workspace, WorkspaceError};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -108,6 +108,10 @@ pub trait Tool: Send + Sync {
     }
     /// What the text of the command that a call runs tells; `None` where it runs none.
     fn judge_command(&self, _workspace: &Workspace, _arguments: &Arguments) -> Option<Judgement> {
+        None
+    }
+    /// The commands that a call runs, as words; `None` where it runs none.
+    fn commands(&self, _workspace: &Workspace, _arguments: &Arguments) -> Option<Commands> {
         None
     }
     /// The changes behind the preview, where the user may settle on a part of them.

@@ -4,7 +4,7 @@ use super::{Access, Arguments, Tool, ToolContext, ToolError, ToolOutput, argumen
 use crate::chat::ToolSpec;
 use crate::workspace::Workspace;
 use crate::workspace::sandbox::SandboxTier;
-use crate::workspace::shell::policy::{self, Judgement};
+use crate::workspace::shell::policy::{self, Commands, Judgement};
 use crate::workspace::shell::{DEFAULT_TIMEOUT, ShellCommand, ShellError, ShellOutcome};
 use crate::workspace::text::fit;
 use std::sync::atomic::Ordering;
@@ -33,6 +33,15 @@ impl RunShell {
     }
 }
 
+/// The command of a call, and where it would run.
+fn placed<'a>(workspace: &Workspace, arguments: &'a Arguments) -> Option<(&'a str, policy::Place)> {
+    let command = arguments::text(NAME, arguments, "command").ok()?;
+    let directory = arguments::optional_text(NAME, arguments, "directory").ok().flatten();
+    let directory = directory.filter(|directory| !workspace.is_own_name(directory));
+    let directory = directory.and_then(|directory| workspace.directory(directory).ok());
+    Some((command, policy::Place { directory, ..policy::Place::in_workspace(workspace.root()) }))
+}
+
 impl Tool for RunShell {
     fn spec(&self) -> &ToolSpec {
         &self.spec
@@ -51,12 +60,13 @@ impl Tool for RunShell {
     }
 
     fn judge_command(&self, workspace: &Workspace, arguments: &Arguments) -> Option<Judgement> {
-        let command = arguments::text(NAME, arguments, "command").ok()?;
-        let directory = arguments::optional_text(NAME, arguments, "directory").ok().flatten();
-        let directory = directory.filter(|directory| !workspace.is_own_name(directory));
-        let directory = directory.and_then(|directory| workspace.directory(directory).ok());
-        let place = policy::Place { directory, ..policy::Place::in_workspace(workspace.root()) };
+        let (command, place) = placed(workspace, arguments)?;
         Some(policy::judge(command, &place))
+    }
+
+    fn commands(&self, workspace: &Workspace, arguments: &Arguments) -> Option<Commands> {
+        let (command, place) = placed(workspace, arguments)?;
+        Some(policy::read_commands(command, &place))
     }
 
     fn run(&self, context: &mut ToolContext<'_>, arguments: &Arguments) -> Result<ToolOutput, ToolError> {

@@ -12,8 +12,8 @@ use super::search::Search;
 use super::theme::{Theme, ThemeName};
 use super::transcript::Transcript;
 use super::vim::Vim;
-use crate::agent::protocol::{ApprovalMode, Op, Query};
-use std::collections::{HashSet, VecDeque};
+use crate::agent::protocol::{ApprovalMode, HeldRule, Op, Query};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// What fills the screen, or the lower part of it, in place of the composer.
@@ -81,8 +81,9 @@ pub struct App {
     pub files: Vec<String>,
     /// What the session was told of the request that is being written.
     pub ahead: String,
-    /// Commands that may run unasked, byte for byte.
-    pub allowed: HashSet<String>,
+    /// The rules that hold, as the session told them last, and the one of them that is to go once it tells them again.
+    pub rules: Vec<HeldRule>,
+    pub removing: Option<usize>,
     pub interrupting: bool,
     /// When Ctrl+C, or Esc, was last pressed with nothing else to stop.
     pub ctrl_c: Option<Instant>,
@@ -117,7 +118,8 @@ impl App {
             sent: None,
             files: Vec::new(),
             ahead: String::new(),
-            allowed: HashSet::new(),
+            rules: Vec::new(),
+            removing: None,
             interrupting: false,
             ctrl_c: None,
             escape: None,
@@ -304,7 +306,6 @@ impl App {
 
     fn begin(&mut self, start: Start) {
         self.composer = Composer::with_history(start.history.clone());
-        self.allowed.extend(start.always.iter().cloned());
         if start.vim {
             self.vim = Some(Vim::default());
         }
@@ -388,7 +389,7 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::protocol::{Access, Change, Decision, Ending, Event, TurnOutcome};
+    use crate::agent::protocol::{Access, Answer, Change, Decision, Ending, Event, RuleScope, TurnOutcome};
     use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
     struct Driven {
@@ -469,6 +470,7 @@ mod tests {
             preview: None,
             changes: vec![Change { path: "f".into(), before: Some("a\n".into()), after: Some("b\n".into()) }],
             command: None,
+            suggested: None,
         };
         d.typed("ma");
         d.app.handle(Input::Agent(ask), d.now);
@@ -488,23 +490,88 @@ mod tests {
         assert_eq!(d.key(KeyCode::Char('d'), KeyModifiers::CONTROL), [Effect::Quit]);
     }
 
+    fn rule(text: &str, scope: RuleScope) -> HeldRule {
+        HeldRule { rule: text.parse().unwrap(), scope }
+    }
+
+    fn add(text: &str, scope: RuleScope) -> Effect {
+        Effect::Op(Op::AddRule { rule: text.parse().unwrap(), scope })
+    }
+
+    fn approve(id: u64) -> Effect {
+        Effect::Op(Op::Approve { id, decision: Decision::Allow })
+    }
+
     #[test]
-    fn a_command_that_was_allowed_runs_again_as_it_stands_and_no_other() {
+    fn a_rule_is_shown_and_added_with_the_answer() {
         let mut d = Driven::new();
-        d.app.allowed.insert("make".into());
-        let ask = |command: &str| Event::ApprovalRequested {
-            id: 1,
-            name: "run_shell_command".into(),
+        let ask = |id, command: Option<&str>, rule: &str| Event::ApprovalRequested {
+            id,
+            name: "tool".into(),
             summary: String::new(),
-            access: Access::Execute,
+            access: if command.is_some() { Access::Execute } else { Access::Write },
             reason: String::new(),
             preview: None,
-            changes: Vec::new(),
-            command: Some(command.into()),
+            changes: match command {
+                Some(_) => Vec::new(),
+                None => vec![Change { path: "f".into(), before: None, after: Some("b\n".into()) }],
+            },
+            command: command.map(str::to_string),
+            suggested: rule.parse().ok(),
         };
-        assert_eq!(d.event(ask("make")), [Effect::Op(Op::Approve { id: 1, decision: Decision::Allow })]);
-        d.event(ask("make x"));
-        assert!(matches!(d.app.overlay, Some(Overlay::Approval(_))));
+        let (make, edit) = ("allow run_shell_command(make)", "allow edit(src/**)");
+        for (keys, scope) in [("s", RuleScope::Session), ("A", RuleScope::Always)] {
+            d.event(ask(1, Some("make"), make));
+            assert_eq!(d.typed(keys), [add(make, scope), approve(1)]);
+            d.event(ask(2, None, edit));
+            d.now += Duration::from_secs(1);
+            // In a review `s` and `a` mean something else, and the rule is shown before it is made.
+            let key = keys.to_uppercase();
+            assert!(d.typed(&key).is_empty() && d.app.overlay.is_some());
+            assert!(d.key(KeyCode::Esc, KeyModifiers::NONE).is_empty() && d.app.overlay.is_some());
+            assert!(d.typed(&key).is_empty());
+            assert_eq!(d.typed("y"), [add(edit, scope), approve(2)]);
+            assert!(d.app.overlay.is_none());
+        }
+        d.event(ask(3, Some("make $(x)"), ""));
+        d.now += Duration::from_secs(1);
+        assert!(d.typed("sA").is_empty(), "no rule, no answer by one");
+        assert_eq!(d.typed("y"), [approve(3)]);
+    }
+
+    #[test]
+    fn permissions_show_rules_and_change_them() {
+        let mut d = Driven::new();
+        let query = Effect::Op(Op::Query { query: Query::Rules });
+        let text = |d: &Driven| format!("{:?}", d.app.transcript.kinds().next_back().unwrap());
+        let held = vec![
+            rule("deny write_file", RuleScope::Everywhere),
+            rule("allow edit(src/**)", RuleScope::Session),
+        ];
+        let told = || Event::Answer { answer: Answer::Rules { rules: held.clone(), file: Some("F".into()) } };
+        let remove =
+            |held: &HeldRule| Effect::Op(Op::RemoveRule { rule: held.rule.clone(), scope: held.scope });
+        assert_eq!(d.typed("/permissions\n").last(), Some(&query));
+        d.event(told());
+        assert!(matches!(d.app.overlay, Some(Overlay::Picker(_))));
+        d.key(KeyCode::Down, KeyModifiers::NONE);
+        assert_eq!(d.typed("\n"), [remove(&held[1])]);
+        assert_eq!(d.typed("/permissions remove 1\n").last(), Some(&query));
+        assert_eq!(d.event(told()), [remove(&held[0])]);
+        d.typed("/permissions remove 3\n");
+        assert!(d.event(told()).is_empty() && text(&d).contains("no rule 3"), "{}", text(&d));
+        let typed = d.typed("/permissions deny run_shell_command(git push)\n");
+        assert_eq!(typed.last(), Some(&add("deny run_shell_command(git push)", RuleScope::Session)));
+        let typed = d.typed("/permissions always allow edit(docs/)\n");
+        assert_eq!(typed.last(), Some(&add("allow edit(docs/**)", RuleScope::Always)));
+        for (words, part) in
+            [("allow fly", "names no tool"), ("remove x", "remove N"), ("nonsense", "is not one of")]
+        {
+            d.typed(&format!("/permissions {words}\n"));
+            assert!(text(&d).contains(part), "{words}: {}", text(&d));
+        }
+        d.typed("/permissions yolo\n");
+        assert_eq!(d.app.mode, ApprovalMode::Yolo);
     }
 
     #[test]

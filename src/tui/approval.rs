@@ -2,10 +2,10 @@
 //! is asked, and the answers. What is shown is what would run, byte for byte; signs that a terminal would not show are
 //! marked.
 
-use super::input::{Ask, Effect};
+use super::input::Effect;
 use super::text::{Break, shortened, span, wrap};
 use super::theme::Theme;
-use crate::agent::protocol::{Access, Decision, Op};
+use crate::agent::protocol::{Access, Decision, Op, Rule, RuleScope};
 use crate::chat::escape::is_unsafe_for_terminal;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::buffer::Buffer;
@@ -18,8 +18,9 @@ pub struct Approval {
     why: String,
     /// What would run, or a diff.
     body: String,
-    pub command: Option<String>,
     access: Access,
+    /// The rule that would answer for the user from now on.
+    suggested: Option<Rule>,
     at: usize,
     top: usize,
     reason: Option<String>,
@@ -28,19 +29,15 @@ pub struct Approval {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Once,
-    Session,
-    Always,
+    Rule(RuleScope),
     No,
     NoBecause,
 }
 
 pub enum Outcome {
     Stay,
-    /// Answered; the command, where it may run again in this session.
-    Close {
-        effects: Vec<Effect>,
-        allow: Option<String>,
-    },
+    /// Answered.
+    Close(Vec<Effect>),
 }
 
 impl Approval {
@@ -49,22 +46,36 @@ impl Approval {
         name: String,
         why: String,
         body: String,
-        command: Option<String>,
         access: Access,
+        suggested: Option<Rule>,
     ) -> Self {
-        Self { id, name, why, body, command, access, at: 0, top: 0, reason: None }
+        Self { id, name, why, body, access, suggested, at: 0, top: 0, reason: None }
     }
 
-    /// A command may be allowed again as it stands; network is asked for each time.
-    fn answers(&self) -> Vec<(char, Answer, &'static str)> {
-        let mut answers = vec![('y', Answer::Once, "yes, once")];
-        if self.command.is_some() && self.access == Access::Execute {
-            answers.push(('s', Answer::Session, "yes, and this very command for the rest of the session"));
-            answers.push(('a', Answer::Always, "yes, and this very command always in this directory"));
+    /// A rule is shown as it will be kept.
+    fn answers(&self) -> Vec<(char, Answer, String)> {
+        let mut answers = vec![('y', Answer::Once, "yes, once".to_string())];
+        if let Some(rule) = &self.suggested {
+            let text = rule.text();
+            let session = format!("yes, and for the rest of the session: {text}");
+            let always = format!("yes, and always in this directory: {text}");
+            answers.push(('s', Answer::Rule(RuleScope::Session), session));
+            answers.push(('A', Answer::Rule(RuleScope::Always), always));
         }
-        answers.push(('n', Answer::No, "no"));
-        answers.push(('r', Answer::NoBecause, "no, and tell the model why"));
+        answers.push(('n', Answer::No, "no".into()));
+        answers.push(('r', Answer::NoBecause, "no, and tell the model why".into()));
         answers
+    }
+
+    /// The answers as they are shown, none of them cut.
+    fn answer_lines(&self, columns: usize, theme: &Theme) -> Vec<Line<'static>> {
+        let line = |(index, (key, _, text)): (usize, (char, Answer, String))| {
+            let (mark, style) = if index == self.at { ("▸ ", theme.selected) } else { ("  ", theme.text) };
+            let first = [Span::styled(mark, theme.accent)];
+            let rest = [Span::styled("     ", theme.text)];
+            wrap(&[span(&format!("{key}  {text}"), style)], columns, Break::Anywhere, &first, &rest)
+        };
+        self.answers().into_iter().enumerate().flat_map(line).collect()
     }
 
     pub fn key(&mut self, key: KeyEvent) -> Outcome {
@@ -72,7 +83,7 @@ impl Approval {
             match key.code {
                 KeyCode::Enter => {
                     let reason = Some(reason.trim().to_string()).filter(|reason| !reason.is_empty());
-                    return self.close(Decision::Deny { reason }, None, Vec::new());
+                    return self.close(Decision::Deny { reason }, None);
                 }
                 KeyCode::Esc => self.reason = None,
                 KeyCode::Backspace => drop(reason.pop()),
@@ -93,7 +104,8 @@ impl Approval {
             KeyCode::Esc => return self.choose(Answer::No),
             KeyCode::Char(c) => {
                 let by_number = c.to_digit(10).and_then(|n| answers.get((n as usize).checked_sub(1)?));
-                if let Some((_, answer, _)) = answers.iter().find(|(key, ..)| *key == c).or(by_number) {
+                let by_key = answers.iter().find(|(key, ..)| key.eq_ignore_ascii_case(&c));
+                if let Some((_, answer, _)) = by_key.or(by_number) {
                     return self.choose(*answer);
                 }
             }
@@ -114,13 +126,9 @@ impl Approval {
 
     fn choose(&mut self, answer: Answer) -> Outcome {
         match answer {
-            Answer::Once => self.close(Decision::Allow, None, Vec::new()),
-            Answer::Session => self.close(Decision::Allow, self.command.clone(), Vec::new()),
-            Answer::Always => {
-                let ask = self.command.clone().map(|command| Effect::Ask(Ask::Always(command)));
-                self.close(Decision::Allow, self.command.clone(), ask.into_iter().collect())
-            }
-            Answer::No => self.close(Decision::Deny { reason: None }, None, Vec::new()),
+            Answer::Once => self.close(Decision::Allow, None),
+            Answer::Rule(scope) => self.close(Decision::Allow, Some(scope)),
+            Answer::No => self.close(Decision::Deny { reason: None }, None),
             Answer::NoBecause => {
                 self.reason = Some(String::new());
                 Outcome::Stay
@@ -128,9 +136,12 @@ impl Approval {
         }
     }
 
-    fn close(&self, decision: Decision, allow: Option<String>, mut effects: Vec<Effect>) -> Outcome {
-        effects.insert(0, Effect::Op(Op::Approve { id: self.id, decision }));
-        Outcome::Close { effects, allow }
+    /// The rule comes before the answer: it holds for the next call already.
+    fn close(&self, decision: Decision, rule: Option<RuleScope>) -> Outcome {
+        let rule =
+            rule.zip(self.suggested.clone()).map(|(scope, rule)| Effect::Op(Op::AddRule { rule, scope }));
+        let answer = Effect::Op(Op::Approve { id: self.id, decision });
+        Outcome::Close(rule.into_iter().chain([answer]).collect())
     }
 
     fn body(&self, columns: usize, theme: &Theme) -> Vec<Line<'static>> {
@@ -140,7 +151,7 @@ impl Approval {
     }
 
     pub fn height(&self, columns: usize, theme: &Theme) -> usize {
-        self.body(columns, theme).len() + self.answers().len() + 3
+        self.body(columns, theme).len() + self.answer_lines(columns, theme).len() + 3
     }
 
     pub fn render(&mut self, area: Rect, buffer: &mut Buffer, theme: &Theme) {
@@ -160,7 +171,7 @@ impl Approval {
         };
         let why = shortened(&format!("  {}: {}", self.name, self.why), columns.saturating_sub(what.len()));
         put(Line::from(vec![Span::styled(what, theme.warn), Span::styled(why, theme.dim)]));
-        let answers = self.answers();
+        let answers = self.answer_lines(columns, theme);
         let body = self.body(columns, theme);
         let room = usize::from(area.height).saturating_sub(answers.len() + 3).max(1);
         self.top = self.top.min(body.len().saturating_sub(room));
@@ -180,11 +191,7 @@ impl Approval {
             ]));
             return;
         }
-        for (index, (key, _, text)) in answers.iter().enumerate() {
-            let (mark, style) = if index == self.at { ("▸ ", theme.selected) } else { ("  ", theme.text) };
-            let text = shortened(&format!("{key}  {text}"), columns.saturating_sub(2));
-            put(Line::from(vec![Span::styled(mark, theme.accent), Span::styled(text, style)]));
-        }
+        answers.into_iter().for_each(&mut put);
     }
 }
 

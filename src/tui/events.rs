@@ -6,7 +6,7 @@ use super::block::{Call, Kind, count_diff, counted};
 use super::input::Effect;
 use super::meter::{seconds, thousands};
 use super::review::Review;
-use crate::agent::protocol::{Access, Answer, Change, Decision, Ending, Event, Op, Past, Query, TurnOutcome};
+use crate::agent::protocol::{Access, Answer, Change, Ending, Event, Op, Past, Query, Rule, TurnOutcome};
 use std::time::{Duration, Instant};
 
 /// The user may have gone away meanwhile, and is called when it is over.
@@ -85,8 +85,18 @@ impl App {
                 }
                 self.transcript.push(Kind::Diff(diff));
             }
-            Event::ApprovalRequested { id, name, summary, access, reason, preview, changes, command } => {
-                let asked = Asked { id, name, summary, access, reason, preview, changes, command };
+            Event::ApprovalRequested {
+                id,
+                name,
+                summary,
+                access,
+                reason,
+                preview,
+                changes,
+                command,
+                suggested,
+            } => {
+                let asked = Asked { id, name, summary, access, reason, preview, changes, command, suggested };
                 self.asked(asked, now);
             }
             Event::ContextUsage { used, limit, usage } => self.meter.usage(used, limit, usage, now),
@@ -112,11 +122,7 @@ impl App {
     }
 
     fn asked(&mut self, asked: Asked, now: Instant) {
-        let Asked { id, name, summary, access, reason, preview, changes, command } = asked;
-        if access == Access::Execute && command.as_ref().is_some_and(|command| self.allowed.contains(command))
-        {
-            return self.send(Op::Approve { id, decision: Decision::Allow });
-        }
+        let Asked { id, name, summary, access, reason, preview, changes, command, suggested } = asked;
         self.meter.doing("waiting for you", now);
         self.asked_at = Some(now);
         self.popup = None;
@@ -126,9 +132,9 @@ impl App {
                 (None, Some(preview)) => preview,
                 (None, None) => summary,
             };
-            Overlay::Approval(Approval::new(id, name, reason, body, command, access))
+            Overlay::Approval(Approval::new(id, name, reason, body, access, suggested))
         } else {
-            Overlay::Review(Review::ask(id, changes, reason))
+            Overlay::Review(Review::ask(id, changes, reason, suggested))
         });
         self.effects.push(Effect::Notify("Qwright waits for your approval".into()));
     }
@@ -165,6 +171,7 @@ impl App {
                 }
             }
             Answer::History { past } => self.replay(past),
+            Answer::Rules { rules, file } => self.told_rules(rules, file.as_deref()),
             Answer::Context { parts, limit } => {
                 let used: usize = parts.iter().map(|(_, tokens)| tokens).sum();
                 let mut lines = vec![format!("Context: {used} of {limit} tokens")];
@@ -258,4 +265,5 @@ struct Asked {
     preview: Option<String>,
     changes: Vec<Change>,
     command: Option<String>,
+    suggested: Option<Rule>,
 }

@@ -71,8 +71,6 @@ pub enum Ask {
     CancelPull,
     /// Keep what was sent for the next time.
     Remember(String),
-    /// This command may run unasked in this directory from now on.
-    Always(String),
     /// Save the memory file of the workspace.
     SaveMemory(String),
     Memory,
@@ -143,8 +141,6 @@ pub struct Start {
     pub branch: Option<String>,
     /// What was sent in earlier sessions, the latest last.
     pub history: Vec<String>,
-    /// Commands that may run unasked in this directory.
-    pub always: Vec<String>,
     /// Own commands: name and text.
     pub commands: Vec<(String, String)>,
     pub theme: Option<String>,

@@ -51,6 +51,7 @@ pub const REVIEW_KEYS: &[(&str, &str)] = &[
     ("Y, N", "accept, reject the file"),
     ("a, r", "accept, reject all that is open"),
     ("e", "edit the hunk in $EDITOR"),
+    ("S, A", "accept, and add a rule that is shown first: for this session, always (a command: s, A)"),
     ("u", "undecided again"),
     ("s", "side by side, or unified"),
     ("q", "back; refuses what is open"),
@@ -230,8 +231,7 @@ impl App {
             }
             Some(Overlay::Approval(approval)) => match approval.key(key) {
                 approval::Outcome::Stay => {}
-                approval::Outcome::Close { effects, allow } => {
-                    self.allowed.extend(allow);
+                approval::Outcome::Close(effects) => {
                     self.effects.extend(effects);
                     self.overlay = None;
                 }
@@ -268,6 +268,7 @@ impl App {
                 self.send(Op::Rewind { turns });
             }
             About::Theme => self.set_theme(&value),
+            About::Rules => self.remove_rule(value.parse().unwrap_or(usize::MAX)),
             About::First => {
                 self.phase = Phase::Pulling(value.clone());
                 self.effects.push(Effect::Ask(Ask::Pull(value)));

@@ -5,7 +5,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `input` | inputs and effects, what is asked of the host and told by it |
-//! | `app`, `events`, `keys`, `slash` | the state, and how events, keys and slash commands change it |
+//! | `app`, `events`, `keys`, `slash`, `permissions` | the state, and how events, keys and slash commands change it |
 //! | `transcript`, `block`, `markdown`, `highlight` | what was said and done, laid out as it comes into view |
 //! | `composer`, `vim`, `search`, `picker`, `help` | writing, and choosing |
 //! | `review`, `approval` | changes hunk by hunk, commands byte for byte |
@@ -29,6 +29,7 @@ pub mod input;
 mod keys;
 mod markdown;
 mod meter;
+mod permissions;
 mod picker;
 mod review;
 mod search;

@@ -16,6 +16,8 @@ pub enum About {
     Session,
     Rewind,
     Theme,
+    /// Which rule is to go.
+    Rules,
     /// What to pull when there is no model yet.
     First,
 }
@@ -138,7 +140,10 @@ impl Picker {
         if self.matches.is_empty() {
             buffer.set_line(area.x, y, &Line::from(Span::styled("  nothing matches", theme.dim)), area.width);
         }
-        let keys = "Enter choose  ↑/↓ move  type to filter  Esc back";
+        let keys = match self.about {
+            About::Rules => "Enter removes the rule  ↑/↓ move  type to filter  Esc back",
+            _ => "Enter choose  ↑/↓ move  type to filter  Esc back",
+        };
         let line = Line::from(Span::styled(shortened(keys, columns), theme.dim));
         buffer.set_line(area.x, area.bottom().saturating_sub(1), &line, area.width);
     }

@@ -91,7 +91,7 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "permissions",
-        help: "what may happen unasked; a mode's name changes it",
+        help: "what may happen unasked: MODE; [always] allow|deny RULE; remove N",
         words: true,
         run: App::permissions,
     },
@@ -246,30 +246,6 @@ impl App {
             }
             request => self.submit(request.to_string()),
         }
-    }
-
-    fn permissions(&mut self, mode: &str) {
-        match mode.parse::<ApprovalMode>() {
-            Ok(mode) => self.set_mode(mode),
-            Err(problem) if !mode.is_empty() => return self.error(&problem, None),
-            Err(_) => {}
-        }
-        let mut lines = vec![
-            format!("Mode: {} (Shift+Tab, or /permissions MODE)", self.mode.name()),
-            "  plan       reads only".into(),
-            "  default    asks for each change and each command".into(),
-            "  auto-edit  changes files unasked; commands too where the sandbox is full".into(),
-            "  yolo       asks for network, and for files that steer later runs".into(),
-        ];
-        if self.allowed.is_empty() {
-            lines.push("No command was allowed beyond that.".into());
-        } else {
-            lines.push("These commands run unasked, exactly as they stand:".into());
-            let mut allowed: Vec<&String> = self.allowed.iter().collect();
-            allowed.sort();
-            lines.extend(allowed.into_iter().map(|command| format!("  {command}")));
-        }
-        self.note(&lines.join("\n"));
     }
 
     fn beside(&mut self, question: &str) {

@@ -352,6 +352,12 @@ impl Workspace {
         Ok(plan)
     }
 
+    /// Where `path` leads, as the model should name it; `None` where that is nowhere a tool may go.
+    pub fn leads_to(&self, path: &str) -> Option<String> {
+        let location = self.guard.directory(path).ok()?;
+        Some(self.guard.display(&location))
+    }
+
     /// The real path of a directory of the workspace, to run a command in.
     pub fn directory(&self, path: &str) -> Result<PathBuf, WorkspaceError> {
         Ok(self.guard.absolute(&self.existing_directory(path)?))

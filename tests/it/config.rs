@@ -62,8 +62,13 @@ fn an_untrusted_repository_is_not_even_read() {
 
 #[test]
 fn a_trusted_repository_cannot_do_away_with_sandbox_or_questions_nor_say_where_the_conversation_goes() {
-    for line in ["sandbox = \"none\"", "approval_mode = \"yolo\"", "endpoint = \"http://elsewhere.example\""]
-    {
+    for line in [
+        "sandbox = \"none\"",
+        "approval_mode = \"yolo\"",
+        "endpoint = \"http://elsewhere.example\"",
+        "allow = [\"edit\"]",
+        "deny = [\"edit\"]",
+    ] {
         let (dir, mut options) = with_user_file(line);
         assert!(Config::load(&options).is_ok(), "the user may: {line}");
         let repository = dir.path().join("repo.toml");
@@ -89,6 +94,22 @@ fn every_kind_of_value_is_read() {
     assert_eq!(s.max_wall_time, Some(Duration::from_secs(7200)));
     assert_eq!(s.ctx, Some(4096));
     assert_eq!((s.masks, s.drafts), (Some(Switch::Off), None));
+}
+
+#[test]
+fn lists_grow_with_each_layer() {
+    let (dir, mut options) = with_user_file("allow = [\"edit\", \"glob\"]\ndeny = \"write_file\"\n");
+    let xdg = dir.path().to_str().unwrap();
+    options.env = env(&[("XDG_CONFIG_HOME", xdg), ("QWRIGHT_ALLOW", "a(b, c)\n\n d ")]);
+    options.flags = vec![("deny", "e".into(), "--deny"), ("deny", "f".into(), "--deny")];
+    let config = Config::load(&options).unwrap();
+    assert_eq!(config.settings.allow, ["edit", "glob", "a(b, c)", "d"]);
+    assert_eq!(config.settings.deny, ["write_file", "e", "f"]);
+    assert_eq!(config.origin("allow").to_string(), "QWRIGHT_ALLOW");
+    assert!(
+        error_of("\nallow = [\n\"edit\",\n3]")
+            .contains("config.toml:4: allow: what is in the list is not text")
+    );
 }
 
 #[test]

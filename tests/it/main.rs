@@ -28,6 +28,7 @@ mod policy;
 mod quant;
 mod real_model;
 mod revise;
+mod rules;
 mod sessions;
 mod sessions_command;
 mod shell;

@@ -52,6 +52,26 @@ fn a_tool_runs_by_the_rules_of_a_session() {
 }
 
 #[test]
+fn rules_stand_over_the_table() {
+    let files = tempfile::tempdir().unwrap();
+    let run = |flags: &[&str], command: &str| {
+        let arguments = format!("{{\"command\": \"{command}\"}}");
+        let all =
+            [&["tools", "run", "--sandbox", "none"][..], flags, &["run_shell_command", &arguments]].concat();
+        let (code, out) = qwright(files.path(), &all);
+        let answer: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
+        (code, answer["error"]["message"].as_str().unwrap_or_default().to_string())
+    };
+    let asks = ["--approval-mode", "default", "--allow", "run_shell_command(touch a)"];
+    assert_eq!(run(&asks, "touch a b").0, 0);
+    assert_eq!(run(&asks, "touch c").0, 3);
+    assert_eq!(run(&asks, "touch a; touch c").0, 3);
+    let (code, message) = run(&["--approval-mode", "yolo", "--deny", "run_shell_command(touch)"], "touch c");
+    assert!(code == 3 && message.contains("`deny run_shell_command(touch)`"), "{message}");
+    assert!(files.path().join("b").exists() && !files.path().join("c").exists());
+}
+
+#[test]
 fn the_tools_can_be_listed_and_shown() {
     let files = tempfile::tempdir().unwrap();
     let (code, out) = qwright(files.path(), &["tools", "list"]);

@@ -344,6 +344,64 @@ fn a_command_is_shown_byte_for_byte_and_may_be_refused_with_a_reason() {
     t.leave();
 }
 
+#[test]
+fn a_rule_answers_for_the_user_until_it_is_removed() {
+    let touch = |name: &str| json!(call("run_shell_command", &[("command", &format!("touch made {name}"))]));
+    let edit = json!(call(
+        "edit",
+        &[("file_path", "list.txt"), ("old_string", "line 3\n"), ("new_string", "new 3\n")]
+    ));
+    let turns = [touch("a"), touch("b"), json!("Made."), touch("c"), json!("Well."), edit, json!("Edited.")];
+    let mut t = Terminal::open(&turns, 80, 24, &[], &[("list.txt", &numbers(&[]))]);
+    t.shows("scripted");
+    t.keys("make them\r");
+    t.shows("A  yes, and always in this directory: run_shell_command(touch made)");
+    std::thread::sleep(Duration::from_millis(500));
+    t.keys("s");
+    t.shows("Made.");
+    t.shows("tokens written");
+    assert!(t.path("a").exists() && t.path("b").exists(), "the second was not asked for");
+    t.keys("/permissions deny write_file\r");
+    t.shows("deny write_file, for this session");
+    t.keys("/permissions\r");
+    t.shows("Enter removes the rule");
+    insta::assert_snapshot!("permissions", t.plain());
+    t.keys(ENTER);
+    t.shows("removed: allow run_shell_command(touch made)");
+    t.keys("again\r");
+    t.shows("Run this command?");
+    std::thread::sleep(Duration::from_millis(500));
+    t.keys("n");
+    t.shows("Well.");
+    // Nothing of the kind was denied by a rule for it, but what denies one tool that writes denies the others.
+    t.keys("edit it\r");
+    t.shows("Edited.");
+    assert_eq!(t.file("list.txt"), numbers(&[]));
+    t.leave();
+}
+
+#[test]
+fn a_review_shows_the_rule_before_it_is_made() {
+    let edit = |old: &str, new: &str| {
+        json!(call("edit", &[("file_path", "list.txt"), ("old_string", old), ("new_string", new)]))
+    };
+    let turns = [edit("line 3\n", "new 3\n"), edit("line 25\n", "new 25\n"), json!("Both.")];
+    let mut t = Terminal::open(&turns, 80, 24, &[], &[("list.txt", &numbers(&[]))]);
+    t.shows("scripted");
+    t.keys("change both\r");
+    t.shows("hunk 1 of 1");
+    std::thread::sleep(Duration::from_millis(500));
+    t.keys("A");
+    t.shows("from now on, always, in this directory: allow edit(*)?");
+    insta::assert_snapshot!("review_rule", t.plain());
+    t.keys("y");
+    t.shows("Both.");
+    assert_eq!(t.file("list.txt"), numbers(&[3, 25]));
+    let (_files, home) = t.leave();
+    let kept = std::fs::read_to_string(home.path().join(".local/state/qwright/rules.toml")).unwrap();
+    assert!(kept.contains("\"edit(*)\""), "{kept}");
+}
+
 /// The screen holds still: nothing was written for a while.
 fn settled(t: &Terminal) {
     let mut before = t.raw().len();

@@ -10,6 +10,7 @@ mod log;
 mod model_calls;
 mod ops;
 mod query;
+mod rules;
 mod run;
 mod settle;
 mod tools;
@@ -17,11 +18,12 @@ mod tools;
 use super::asked::{Asked, Seen};
 use super::conversation::Conversation;
 use super::opening::later_message;
-use super::protocol::{Access, ApprovalMode, Attachment, Ending, Event, Op, TurnOutcome, Usage};
+use super::protocol::{Access, ApprovalMode, Attachment, Ending, Event, HeldRule, Op, TurnOutcome, Usage};
 use super::resume::Resumed;
+use super::rules::{RuleSource, Rules};
 use super::surroundings::{is_small, named_texts, offered_tools, opening_messages};
 use super::transcript::{self, Record, Transcript};
-use super::turn::{Effect, Input, Rules, Stop, Turn};
+use super::turn::{Effect, Input, Rules as TurnRules, Stop, Turn};
 use crate::chat::{Message, Role, ToolSpec};
 use crate::model::Model;
 use crate::tools::Registry;
@@ -73,6 +75,8 @@ pub struct SessionOptions {
     pub one_run: bool,
     /// Files that stay as they are, whatever the mode.
     pub protected: Vec<String>,
+    /// What runs unasked and what never runs, by the user's word.
+    pub rules: RuleSource,
     /// The only tools there are; `None`: those that a model of this size is offered.
     pub allowed_tools: Option<Vec<String>>,
     /// The tool by which the model gives its answer (`answer::tool`), where it is to have a form.
@@ -97,6 +101,7 @@ impl Default for SessionOptions {
             directory: None,
             one_run: false,
             protected: Vec::new(),
+            rules: RuleSource::default(),
             allowed_tools: None,
             answer: None,
             tell_messages: false,
@@ -142,6 +147,7 @@ pub struct Session {
     /// The protected files as they were, and those that had to be put back since the last check.
     kept: Kept,
     put_back: Vec<String>,
+    rules: Rules,
     cancel: Arc<AtomicBool>,
     /// Raised by any op: what is done only while there is nothing to do stops.
     news: Arc<AtomicBool>,
@@ -217,6 +223,7 @@ impl Session {
             attached: Vec::new(),
             so_far: Run::new(),
             put_back: Vec::new(),
+            rules: Rules::default(),
             cancel,
             news,
             overtime: Arc::new(AtomicBool::new(false)),
@@ -236,6 +243,7 @@ impl Session {
             sandbox_note: self.shell.status_line(),
             tools: self.tools.names().map(str::to_string).collect(),
         });
+        self.read_rules();
         match resumed {
             Some(resumed) => self.take_up(resumed),
             None => self.open_transcript(),
@@ -254,6 +262,8 @@ impl Session {
                 Op::Check { command } => self.check(&command),
                 Op::Query { query } => self.answer(query),
                 Op::SetMode { mode } => self.set_mode(mode),
+                Op::AddRule { rule, scope } => self.add_rule(HeldRule { rule, scope }),
+                Op::RemoveRule { rule, scope } => self.remove_rule(&HeldRule { rule, scope }),
                 Op::Ask { text } => {
                     self.lower_flags();
                     self.ask(&text);
@@ -273,6 +283,8 @@ impl Session {
     fn submit(&mut self, text: &str) {
         self.request = text.to_string();
         self.lower_flags();
+        // A session beside this one may have added some.
+        self.read_rules();
         let new_mode = (self.talk.mode != self.talk.told_mode).then_some(self.talk.mode);
         let is_first = self.talk.history.is_empty();
         self.record(Record::Request { text: text.to_string() });
@@ -280,7 +292,7 @@ impl Session {
             turn.mark = Some(self.workspace.mark());
         }
         self.emit(Event::TurnStarted);
-        let rules = Rules {
+        let rules = TurnRules {
             small: is_small(self.model.info()),
             max_model_calls: self.options.limits.model_calls,
             max_tool_calls: self.options.limits.tool_calls,
@@ -375,6 +387,7 @@ impl Session {
                 let changes = self.proposed(&call);
                 let text = |key: &str| call.arguments.get(key)?.as_str().map(str::to_string);
                 let command = text("command").filter(|_| matches!(access, Access::Execute | Access::Network));
+                let suggested = self.suggested(&call);
                 self.emit(Event::ApprovalRequested {
                     id,
                     name: call.name,
@@ -384,6 +397,7 @@ impl Session {
                     preview,
                     changes,
                     command,
+                    suggested,
                 });
                 self.wait_for_decision(id)
             }

@@ -1,7 +1,7 @@
 //! Ops while a turn runs: what concerns it is done at once, the rest waits; and the thread that passes ops on.
 
 use super::Session;
-use crate::agent::protocol::{ApprovalMode, Op};
+use crate::agent::protocol::{ApprovalMode, HeldRule, Op};
 use crate::agent::transcript::Record;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -17,6 +17,8 @@ impl Session {
     pub(super) fn sort(&mut self, op: Op) {
         match op {
             Op::SetMode { mode } => self.set_mode(mode),
+            Op::AddRule { rule, scope } => self.add_rule(HeldRule { rule, scope }),
+            Op::RemoveRule { rule, scope } => self.remove_rule(&HeldRule { rule, scope }),
             Op::Interrupt => self.cancel.store(true, Ordering::SeqCst),
             Op::Approve { .. } | Op::Typing { .. } => {}
             Op::Query { query } => self.answer(query),

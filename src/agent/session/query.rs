@@ -11,6 +11,7 @@ impl Session {
             Query::Changes => self.changes(),
             Query::History => Answer::History { past: self.past() },
             Query::Context => self.context(),
+            Query::Rules => self.told_rules(),
         };
         self.emit(Event::Answer { answer });
     }

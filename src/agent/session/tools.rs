@@ -30,6 +30,7 @@ impl Session {
                     &call.arguments,
                     &self.workspace,
                     Containment::of(&self.shell),
+                    &self.rules,
                 )
             }),
             access,

@@ -7,9 +7,10 @@ mod rows;
 
 use super::highlight::Highlighted;
 use super::input::{Effect, Purpose};
-use super::text::{shortened, span};
+use super::permissions::lasts;
+use super::text::{Break, shortened, span, wrap};
 use super::theme::Theme;
-use crate::agent::protocol::{Change, Decision, Op};
+use crate::agent::protocol::{Change, Decision, Op, Rule, RuleScope};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use hunks::{FileReview, Verdict};
 use ratatui::buffer::Buffer;
@@ -26,6 +27,9 @@ pub struct Review {
     /// The call that waits for an answer; none: the changes are only looked at.
     ask: Option<u64>,
     why: String,
+    /// The rule that would answer for the user from now on, and for how long, where that is about to be said.
+    suggested: Option<Rule>,
+    offered: Option<RuleScope>,
     file: usize,
     hunk: usize,
     /// The first row of the screen, in rows of the file.
@@ -50,8 +54,8 @@ pub enum Outcome {
 
 impl Review {
     /// Of a call that waits.
-    pub fn ask(id: u64, changes: Vec<Change>, why: String) -> Self {
-        Self { ask: Some(id), why, ..Self::show(changes) }
+    pub fn ask(id: u64, changes: Vec<Change>, why: String, suggested: Option<Rule>) -> Self {
+        Self { ask: Some(id), why, suggested, ..Self::show(changes) }
     }
 
     /// Of changes that were made.
@@ -62,6 +66,8 @@ impl Review {
             files,
             ask: None,
             why: String::new(),
+            suggested: None,
+            offered: None,
             file: 0,
             hunk: 0,
             top: 0,
@@ -157,7 +163,10 @@ impl Review {
                 false => Decision::Settle { changes, reason },
             }
         };
-        Outcome::Close(vec![Effect::Op(Op::Approve { id, decision })])
+        let rule = self.offered.zip(self.suggested.clone());
+        let rule = rule.map(|(scope, rule)| Effect::Op(Op::AddRule { rule, scope }));
+        let answer = Effect::Op(Op::Approve { id, decision });
+        Outcome::Close(rule.into_iter().chain([answer]).collect())
     }
 
     /// The hunk came back from the editor.
@@ -192,6 +201,17 @@ impl Review {
             return Outcome::Close(Vec::new());
         }
         let asks = self.ask.is_some();
+        if self.offered.is_some() {
+            match key.code {
+                KeyCode::Char('y') | KeyCode::Enter => {
+                    self.decide_all(0..self.files.len(), &Verdict::Accepted, false);
+                    return self.finish(None);
+                }
+                KeyCode::Char('n' | 'q') | KeyCode::Esc => self.offered = None,
+                _ => {}
+            }
+            return stay();
+        }
         let page = self.height.saturating_sub(2).max(1);
         let all = 0..self.files.len();
         match key.code {
@@ -217,6 +237,8 @@ impl Review {
                 self.decide_all(self.file..self.file + 1, &Verdict::Rejected, true);
                 return if self.next_open() { stay() } else { self.offer_end() };
             }
+            KeyCode::Char('S') if self.suggested.is_some() => self.offered = Some(RuleScope::Session),
+            KeyCode::Char('A') if self.suggested.is_some() => self.offered = Some(RuleScope::Always),
             KeyCode::Char('a') if asks => {
                 self.decide_all(all, &Verdict::Accepted, false);
                 return self.offer_end();
@@ -279,10 +301,28 @@ impl Review {
             }
             put(&mut y, Line::from(spans));
         }
-        let footer = if self.reason.is_some() { 2 } else { 1 };
+        let offer = self.offer(usize::from(area.width), theme);
+        let footer = match () {
+            () if self.reason.is_some() => 2,
+            () if !offer.is_empty() => (offer.len() as u16).min(area.height / 2),
+            () => 1,
+        };
         let body = Rect { y, height: area.bottom().saturating_sub(y + footer), ..area };
         self.render_file(body, buffer, theme);
-        self.render_footer(Rect { y: body.bottom(), height: footer, ..area }, buffer, theme);
+        let footer = Rect { y: body.bottom(), height: footer, ..area };
+        if offer.is_empty() {
+            return self.render_footer(footer, buffer, theme);
+        }
+        for (line, y) in offer.iter().zip(footer.y..footer.bottom()) {
+            buffer.set_line(area.x, y, line, area.width);
+        }
+    }
+
+    /// The question whether a rule is to be made, with all of its text.
+    fn offer(&self, columns: usize, theme: &Theme) -> Vec<Line<'static>> {
+        let Some((scope, rule)) = self.offered.zip(self.suggested.as_ref()) else { return Vec::new() };
+        let ask = format!("Accept what is open, and from now on, {}: {rule}? y yes  Esc no", lasts(scope));
+        wrap(&[span(&ask, theme.warn)], columns, Break::Anywhere, &[], &[])
     }
 
     /// The files around the one in view.
@@ -360,9 +400,17 @@ impl Review {
             buffer.set_line(area.x, area.y + 1, &line, area.width);
             return;
         }
+        let rule = self.suggested.is_some();
         let keys = match (self.ask.is_some(), columns) {
             (false, _) => "j/k hunk  Tab file  PgUp/PgDn  s side by side  q back",
+            (true, ..80) if rule => "y/n hunk  a all  r none  S/A rule  e edit  j/k  s  q refuse",
             (true, ..80) => "y/n hunk  a all  r none  e edit  j/k  s  q refuse",
+            (true, ..110) if rule => {
+                "y/n hunk  Y/N file  a all  r rest  S/A rule  e edit  j/k move  s side  q refuse"
+            }
+            (true, _) if rule => {
+                "y/n hunk  Y/N file  a all  r reject the rest  S/A with a rule  e edit  j/k move  s side by side  q refuse"
+            }
             (true, _) => {
                 "y/n hunk  Y/N file  a all  r reject the rest  e edit  j/k move  s side by side  q refuse"
             }

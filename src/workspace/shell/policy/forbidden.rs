@@ -1,8 +1,10 @@
 //! What is refused in every mode, wherever in the line it hides: behind wrappers (`env`, `timeout`, `xargs`), in
 //! `sh -c`, in substitutions, quoting and here-documents. Finding it is an extra; the sandbox is what holds.
 
+use super::commands::{Words, sure_words};
 use super::line::{Command, Line, RedirectKind, Word, parse_at};
 use super::{Place, paths};
+use std::cell::RefCell;
 
 /// Lines inside lines that are still looked into.
 const MAX_DEPTH: usize = 16;
@@ -116,14 +118,51 @@ pub fn find(text: &str, line: &Line, place: &Place) -> Option<String> {
     if is_fork_bomb(text) {
         return Some("it starts copies of itself without end".into());
     }
-    Finder { place }.line(line, 0)
+    Finder { place, seen: None }.line(line, 0)
+}
+
+/// The commands that a line runs, as far as the search for what is forbidden meets them.
+#[derive(Debug, Default)]
+pub struct Met {
+    pub commands: Vec<Words>,
+    /// What a wrapper may run, where its options are read otherwise than it reads them.
+    pub perhaps: Vec<Words>,
+    /// There may be others.
+    pub unsure: bool,
+}
+
+/// `text` is what `line` was parsed from.
+pub fn meet(text: &str, line: &Line, place: &Place) -> Met {
+    let finder = Finder { place, seen: Some(RefCell::default()) };
+    // What is forbidden ends the search.
+    let ended = is_fork_bomb(text) || finder.line(line, 0).is_some();
+    let mut met = finder.seen.map(RefCell::into_inner).unwrap_or_default();
+    met.unsure |= ended || line.doubt.is_some();
+    met
+}
+
+/// Whether a command runs another one that it is given: its own name says little.
+pub fn is_wrapper(name: &str) -> bool {
+    const OTHERS: &[&str] = &["eval", "source", ".", "trap", "alias", "find", "fd", "fdfind", "ssh"];
+    let name = base_name(name);
+    WRAPPERS.iter().any(|(known, ..)| *known == name) || OTHERS.contains(&name.as_str())
+}
+
+/// Whether a command runs programs that it is given as text or file.
+pub fn runs_programs(name: &str) -> bool {
+    let name = base_name(name);
+    SHELLS.contains(&name.as_str()) || is_interpreter(&name)
 }
 
 struct Finder<'a> {
     place: &'a Place,
+    seen: Option<RefCell<Met>>,
 }
 
-fn base_name(text: &str) -> String {
+/// Words after a wrapper that may begin its command.
+const MOST_PERHAPS: usize = 32;
+
+pub fn base_name(text: &str) -> String {
     let name = text.rsplit('/').next().unwrap_or(text).to_lowercase();
     name.strip_suffix(".exe").map(str::to_string).unwrap_or(name)
 }
@@ -153,11 +192,20 @@ fn has_option(words: &[Word], letters: &str, long: &str) -> bool {
 }
 
 impl Finder<'_> {
+    fn meet(&self, met: impl FnOnce(&mut Met)) {
+        if let Some(seen) = &self.seen {
+            met(&mut seen.borrow_mut());
+        }
+    }
+
     fn text(&self, text: &str, depth: usize) -> Option<String> {
         if depth >= MAX_DEPTH {
+            self.meet(|met| met.unsure = true);
             return None;
         }
-        find_bomb(text).or_else(|| self.line(&parse_at(text, depth), depth))
+        let line = parse_at(text, depth);
+        self.meet(|met| met.unsure |= line.doubt.is_some());
+        find_bomb(text).or_else(|| self.line(&line, depth))
     }
 
     fn line(&self, line: &Line, depth: usize) -> Option<String> {
@@ -224,6 +272,7 @@ impl Finder<'_> {
 
     fn nested(&self, word: &Word, depth: usize) -> Option<String> {
         if depth >= MAX_DEPTH {
+            self.meet(|met| met.unsure |= !word.nested.is_empty());
             return None;
         }
         word.nested.iter().find_map(|line| self.line(line, depth + 1))
@@ -258,8 +307,10 @@ impl Finder<'_> {
     fn run(&self, words: &[Word], depth: usize) -> Option<String> {
         let name = name_of(words);
         if depth >= MAX_DEPTH || name.is_empty() {
+            self.meet(|met| met.unsure |= !words.is_empty());
             return None;
         }
+        self.meet(|met| met.commands.push(sure_words(words)));
         self.by_name(&name, words).or_else(|| self.inner(&name, words, depth))
     }
 
@@ -453,6 +504,12 @@ impl Finder<'_> {
 
     fn wrapped(&self, name: &str, words: &[Word], depth: usize) -> Option<String> {
         let (_, valued, operands) = WRAPPERS.iter().find(|(known, ..)| *known == name)?;
+        self.meet(|met| {
+            let from = 1..words.len().min(MOST_PERHAPS);
+            met.perhaps.extend(from.map(|at| sure_words(&words[at..])));
+            // These add words that they read.
+            met.unsure |= ["xargs", "parallel"].contains(&name) || words.len() > MOST_PERHAPS;
+        });
         if name == "env"
             && let Some(reason) = self.split_string(words, depth)
         {

@@ -5,12 +5,16 @@
 //! list can be found anywhere inside it ([`forbidden`]); everything else needs approval. Parsing saves prompts; the
 //! sandbox is what holds. Whether a line then runs is the agent's to say.
 
+mod commands;
 mod forbidden;
 mod git;
 mod line;
 mod paths;
 mod programs;
 mod readers;
+
+pub use commands::{Commands, PlainCommand, Words, read_commands};
+pub use forbidden::{base_name, is_wrapper, runs_programs};
 
 use std::path::PathBuf;
 

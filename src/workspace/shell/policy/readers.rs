@@ -295,6 +295,21 @@ pub fn only_reads(line: &Line, place: &Place) -> Doubt {
     if any { Ok(()) } else { Err("it holds no command".into()) }
 }
 
+/// The same of each command, where those before it may have led. Once one of them leads somewhere unknown, the rest of the
+/// line does not surely read.
+pub fn each_only_reads(line: &Line, place: &Place) -> Vec<bool> {
+    let start = place.directory.clone().unwrap_or_default();
+    let mut seen = Seen { place, directories: vec![start] };
+    let mut lost = false;
+    let reads = |command: &Command| {
+        let reads = !lost && only_reads_command(command, &mut seen).is_ok();
+        let first = command.words.first().map(|word| word.text.as_str());
+        lost |= !reads && first.is_some_and(|name| ["cd", "pushd", "popd"].contains(&name));
+        reads
+    };
+    line.pipelines.iter().flatten().map(reads).collect()
+}
+
 fn only_reads_command(command: &Command, seen: &mut Seen<'_>) -> Doubt {
     for redirect in &command.redirects {
         check_redirect(redirect, seen)?;
