@@ -92,7 +92,10 @@ pub fn of_call(
         return Verdict::Deny("the user's rules are written by the user alone".into());
     }
     let command = tool.judge_command(workspace, arguments);
-    let table = match (verdict(mode, looked.access, containment, looked.steers, command.as_ref()), tool.always_asked()) {
+    let table = match (
+        verdict(mode, looked.access, containment, looked.steers, command.as_ref()),
+        tool.always_asked(),
+    ) {
         (Verdict::Run, Some(why)) if mode != ApprovalMode::Yolo => Verdict::Ask(why.to_string()),
         (table, _) => table,
     };

@@ -403,7 +403,8 @@ fn without_a_sandbox_it_ends_before_the_model_is_loaded() {
         .unwrap();
     // In the workspace it can be run wherever the checkout lies.
     std::fs::copy(binary, project.files.path().join("qwright")).unwrap();
-    let line = format!("./qwright exec -o json --sandbox full --scripted script.json Hi; echo \"code $?\"");
+    let line =
+        "./qwright exec -o json --sandbox full --scripted script.json Hi; echo \"code $?\"".to_string();
     let command = ShellCommand { command: line, ..ShellCommand::default() };
     let never = std::sync::atomic::AtomicBool::new(false);
     let outcome = shell.run(project.files.path(), &command, &never, &mut |_| {}).unwrap();
