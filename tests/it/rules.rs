@@ -59,7 +59,7 @@ fn what_is_allowed_for_the_session_is_not_asked_again() {
     assert_eq!((summary.as_str(), suggested), ("run sh src/add.sh 4 1 > out", None));
     running.send(Op::Query { query: Query::Rules });
     running.send(Op::Approve { id, decision: Decision::Deny { reason: None } });
-    assert_eq!(running.until(told), [held.clone()]);
+    assert_eq!(running.until(told), std::slice::from_ref(&held));
     running.finished();
     assert!(!project.path("out").exists());
     running.send(Op::RemoveRule { rule: held.rule, scope: held.scope });
