@@ -23,7 +23,7 @@ const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 
 /// A place beneath a root by its real names: no `.`, `..` or symbolic link is left in them. It need not exist.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location {
     root: usize,
     names: Vec<OsString>,
@@ -42,6 +42,13 @@ impl Location {
     /// Relative to its root.
     pub fn relative(&self) -> PathBuf {
         self.names.iter().collect()
+    }
+
+    /// Whether `other` lies beneath it.
+    pub fn holds(&self, other: &Self) -> bool {
+        self.root == other.root
+            && self.names.len() < other.names.len()
+            && other.names.starts_with(&self.names)
     }
 
     fn split(&self) -> Option<(&[OsString], &OsStr)> {
@@ -84,6 +91,11 @@ impl Guard {
     /// The real path of the first root.
     pub fn root_path(&self) -> &Path {
         self.roots.first().map_or(Path::new("/"), |root| &root.real)
+    }
+
+    /// Where relative paths start.
+    pub fn first_root(&self) -> Location {
+        Location::default()
     }
 
     /// Where a location lies, as an absolute path: for showing and for walkers, never for opening what a tool names.
@@ -314,6 +326,18 @@ impl Guard {
                 refused(format!("{} is a file, not a directory; see read_file", self.display(location)))
             }
             Err(errno) => Err(io_error("open", &self.display(location), errno)),
+        }
+    }
+
+    /// A handle on the directory that holds `location`; `None` where there is none, or a link stands in the way.
+    pub fn open_parent(&self, location: &Location) -> Result<Option<OwnedFd>, Errno> {
+        let (Some((parent, _)), Some(root)) = (location.split(), self.roots.get(location.root)) else {
+            return Ok(None);
+        };
+        match open_beneath(root.handle.as_fd(), parent, directory_flags(), Mode::empty()) {
+            Ok(handle) => Ok(Some(handle)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(errno),
         }
     }
 

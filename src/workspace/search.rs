@@ -4,12 +4,12 @@
 //! are. Names come from the walk, but every file that is searched is opened through the guard.
 
 use super::guard::Location;
+use super::walk::{Rules, walk};
 use super::{Workspace, WorkspaceError};
 use globset::{GlobBuilder, GlobMatcher};
 use grep_matcher::Matcher;
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch};
-use ignore::{DirEntry, WalkBuilder};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -59,7 +59,7 @@ impl Workspace {
     pub fn list(&self, path: &str, limit: usize) -> Result<Listing, WorkspaceError> {
         let location = self.existing_directory(path)?;
         let mut listing = Listing::default();
-        for entry in walker(&self.guard.absolute(&location), Some(1)).flatten() {
+        for entry in walk(&self.guard.absolute(&location), Rules::SEARCH, Some(1)).flatten() {
             if entry.depth() == 0 {
                 continue;
             }
@@ -170,7 +170,7 @@ impl Workspace {
         visit: &mut dyn FnMut(&Path, &Location) -> bool,
     ) {
         let top = self.guard.absolute(base);
-        for entry in walker(&top, None).flatten() {
+        for entry in walk(&top, Rules::SEARCH, None).flatten() {
             if cancel.load(Ordering::Relaxed) {
                 return;
             }
@@ -222,33 +222,6 @@ impl Listing {
             self.left_out += 1;
         }
     }
-}
-
-fn walker(top: &Path, depth: Option<usize>) -> ignore::Walk {
-    WalkBuilder::new(top)
-        .hidden(false)
-        // Rules of directories above count when the workspace is part of a repository.
-        .parents(true)
-        .ignore(true)
-        .git_ignore(true)
-        .git_exclude(true)
-        // The user's own excludes would make the same repository look different on every machine.
-        .git_global(false)
-        .require_git(false)
-        .follow_links(false)
-        .max_depth(depth)
-        .sort_by_file_name(|a, b| a.cmp(b))
-        .filter_entry(|entry: &DirEntry| entry.depth() == 0 || !is_made(entry))
-        .build()
-}
-
-/// `.git`, and directories that tools fill and that nobody reads, also where no ignore rule names them: build
-/// directories tagged as caches (<https://bford.info/cachedir/>; cargo's `target` is), installed packages, bytecode.
-fn is_made(entry: &DirEntry) -> bool {
-    let name = entry.file_name();
-    entry.file_type().is_some_and(|kind| kind.is_dir())
-        && (name == "node_modules" || name == "__pycache__" || entry.path().join("CACHEDIR.TAG").is_file())
-        || name == ".git"
 }
 
 struct PathGlob {

@@ -18,6 +18,18 @@ pub fn hash(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()
 }
 
+/// The hash of what is left to read of a file.
+pub fn hash_rest(file: &mut File) -> std::io::Result<Hash> {
+    let mut digest = Sha256::new();
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(digest.finalize().into()),
+            n => digest.update(&buffer[..n]),
+        }
+    }
+}
+
 /// What must be there at the moment of writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
@@ -64,13 +76,33 @@ impl Attributes {
     }
 }
 
-/// Puts `bytes` in the place of `name` in `directory`.
+/// Puts `bytes` in the place of `name` in `directory`; it is on disk when this returns.
 pub fn replace(
     directory: &OwnedFd,
     name: &OsStr,
     bytes: &[u8],
     attributes: Attributes,
     expected: Expected,
+) -> Result<(), WriteError> {
+    put(directory, name, bytes, attributes, expected, Sync::Now)
+}
+
+/// When written bytes have to be on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    Now,
+    /// Whoever writes many files syncs all of them at the end.
+    Later,
+}
+
+/// The same, synced now or later.
+pub fn put(
+    directory: &OwnedFd,
+    name: &OsStr,
+    bytes: &[u8],
+    attributes: Attributes,
+    expected: Expected,
+    sync: Sync,
 ) -> Result<(), WriteError> {
     let temporary = temporary_name();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -80,14 +112,16 @@ pub fn replace(
         Attributes::New(mode) => *mode,
     };
     let file = rustix::fs::openat(directory, temporary.as_str(), flags, Mode::from_raw_mode(mode))?;
-    let written = fill(File::from(file), bytes, &attributes)
+    let written = fill(File::from(file), bytes, &attributes, sync)
         .and_then(|()| put_in_place(directory, &temporary, name, expected));
     if written.is_err() {
         let _ = rustix::fs::unlinkat(directory, temporary.as_str(), AtFlags::empty());
     }
     written?;
-    // The rename is done; a directory that cannot be synced (some network file systems) does not undo it.
-    let _ = rustix::fs::fsync(directory);
+    if sync == Sync::Now {
+        // The rename is done; a directory that cannot be synced (some network file systems) does not undo it.
+        let _ = rustix::fs::fsync(directory);
+    }
     Ok(())
 }
 
@@ -101,7 +135,7 @@ pub fn remove(directory: &OwnedFd, name: &OsStr, expected: Hash) -> Result<(), W
     Ok(())
 }
 
-fn fill(mut file: File, bytes: &[u8], attributes: &Attributes) -> Result<(), WriteError> {
+fn fill(mut file: File, bytes: &[u8], attributes: &Attributes, sync: Sync) -> Result<(), WriteError> {
     file.write_all(bytes)?;
     if let Attributes::Like(like) = attributes {
         let own = rustix::fs::fstat(&file)?;
@@ -118,7 +152,9 @@ fn fill(mut file: File, bytes: &[u8], attributes: &Attributes) -> Result<(), Wri
         // After the owner: changing that clears set-id bits.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
     }
-    file.sync_all()?;
+    if sync == Sync::Now {
+        file.sync_all()?;
+    }
     Ok(())
 }
 
@@ -165,15 +201,7 @@ fn current(directory: &OwnedFd, name: &OsStr) -> Result<Expected, WriteError> {
     if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
         return Err(WriteError::Changed);
     }
-    let mut file = File::from(file);
-    let mut digest = Sha256::new();
-    let mut buffer = [0; 16 * 1024];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Expected::Hash(digest.finalize().into())),
-            n => digest.update(&buffer[..n]),
-        }
-    }
+    Ok(Expected::Hash(hash_rest(&mut File::from(file))?))
 }
 
 /// A name nobody can guess: `RandomState` is keyed by the operating system's randomness.
