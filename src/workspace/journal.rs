@@ -159,7 +159,7 @@ impl Workspace {
         }
         let mut room = MOST_SHOWN_OF_ALL;
         let mut changes: Vec<FileChange> =
-            first.into_iter().filter_map(|(_, entry)| self.change(entry, &mut room)).collect();
+            first.into_values().filter_map(|entry| self.change(entry, &mut room)).collect();
         changes.sort_by(|a, b| a.path.cmp(&b.path));
         changes
     }
