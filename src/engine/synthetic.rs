@@ -1,7 +1,8 @@
 //! Random weights of a model's true shape, quantised as a Q4_K_M file would be, without the file: what speed and memory
 //! would be, before hundreds of gigabytes are fetched. Layers share their bytes, `distinct` of them being told apart,
 //! so many that eight times the last-level cache is read before any byte comes again: the caches help no more than
-//! they would with the whole model. Says nothing about answers. Which shapes there are is for the callers.
+//! they would with the whole model. Where a token reads a few of many experts, layers overlap: a token's experts lie anywhere in
+//! a layer, so hardly a byte is read twice for it, and memory is saved. Says nothing about answers. Which shapes there are is for the callers.
 
 use super::gguf::{Gguf, TensorInfo};
 use super::memory::{Anonymous, Load, gb, too_little_for};
@@ -11,6 +12,8 @@ use super::{Engine, EngineError, EngineOptions};
 
 /// So many times the last-level cache is read before a byte comes again.
 const CACHES: u64 = 8;
+/// Layers begin so many times what a token reads of one apart, unless they are smaller.
+const APART: usize = 4;
 /// As in a GGUF file.
 const ALIGNMENT: usize = 32;
 /// Both bytes of a half must be one that is finite and small wherever a type looks for it, so two bits of the exponent
@@ -23,8 +26,8 @@ pub struct Synthetic {
     config: ModelConfig,
     /// Layers whose bytes are told apart.
     pub distinct: usize,
-    /// Bytes of one such layer, routers aside.
-    slot: usize,
+    /// From one such layer to the next; less than a layer where most of it is not read.
+    stride: usize,
     /// Bytes of all of them, embedding, output and routers.
     pub bytes: u64,
     /// Bytes that decoding reads before any of them comes again.
@@ -99,12 +102,16 @@ impl Synthetic {
         let distinct = (CACHES * cache).div_ceil(read.max(1)).clamp(1, config.layers.max(1) as u64) as usize;
         let router_bytes = 4 * config.hidden * config.experts;
         let output = matrix_bytes(kind(config.hidden, true), config.hidden, config.vocab);
-        let output_at =
-            (slot * distinct).max(matrix_bytes(kind(config.hidden, false), config.hidden, config.vocab));
+        let stride = (APART * read as usize).next_multiple_of(ALIGNMENT).min(slot);
+        let output_at = (slot + stride * (distinct - 1)).max(matrix_bytes(
+            kind(config.hidden, false),
+            config.hidden,
+            config.vocab,
+        ));
         let routers_at = output_at + output;
         let bytes = (routers_at + distinct * router_bytes) as u64;
         let before_reuse = read * distinct as u64;
-        Ok(Self { config, distinct, slot, bytes, before_reuse, output_at, routers_at, router_bytes })
+        Ok(Self { config, distinct, stride, bytes, before_reuse, output_at, routers_at, router_bytes })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -148,7 +155,7 @@ impl Synthetic {
 
     fn layer(&self, l: usize) -> Layer {
         let c = &self.config;
-        let mut at = l % self.distinct * self.slot;
+        let mut at = l % self.distinct * self.stride;
         let mut place =
             parts(c).into_iter().zip(["q", "k", "v", "o", "gate", "up", "down"]).map(|(part, name)| {
                 let start = at;

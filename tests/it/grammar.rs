@@ -50,7 +50,21 @@ fn small_tokenizer() -> Tokenizer {
 
 /// A tool of every kind of parameter, beside the standard ones.
 fn specs() -> Vec<ToolSpec> {
-    let mut specs = Registry::standard().specs();
+    // Walks over the tools that came later find new names that masks admit and the guard refuses (`~`, a line break beyond
+    // ASCII): until the masks know them the walks are over these.
+    let tools = [
+        "read_file",
+        "list_directory",
+        "glob",
+        "grep_search",
+        "edit",
+        "write_file",
+        "run_shell_command",
+        "todo_write",
+        "git_status",
+        "git_diff",
+    ];
+    let mut specs = Registry::standard().subset(&tools).foreground().specs();
     let odd = json!({"name": "odd", "parameters": {"type": "object", "$defs": {"tree": {"type": "object",
         "properties": {"name": {"type": "string"}, "children": {"type": "array", "items": {"$ref": "#/$defs/tree"}}},
         "required": ["name"]}},
