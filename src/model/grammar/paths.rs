@@ -28,18 +28,46 @@ struct Component {
     /// Dots only, so far, or bytes of blanks that are not ASCII: no name that a tool takes.
     dots: bool,
     blank_end: bool,
+    /// How far a line break beyond ASCII has begun.
+    line: Begun,
     /// Bytes that agree with a name that may not be written, for each of them; `OFF` where one does not.
     kept: [u8; KEPT.len()],
 }
 
-/// Names that tools may not write, in small letters.
-const KEPT: [&[u8]; 3] = [b".git", b".qwright", b"git~1"];
+/// The first bytes of what UTF-8 writes as U+0085, U+2028 or U+2029: no path holds one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+enum Begun {
+    #[default]
+    Nothing,
+    /// c2
+    Next,
+    /// e2, e2 80
+    Separator,
+    Separator80,
+}
+
+impl Begun {
+    /// `None` where the byte ends a line break.
+    fn step(self, byte: u8) -> Option<Self> {
+        match (self, byte) {
+            (Self::Next, 0x85) | (Self::Separator80, 0xa8 | 0xa9) => None,
+            (Self::Separator, 0x80) => Some(Self::Separator80),
+            (_, 0xc2) => Some(Self::Next),
+            (_, 0xe2) => Some(Self::Separator),
+            _ => Some(Self::Nothing),
+        }
+    }
+}
+
+/// Names that tools may not write, in small letters; the last would be somebody's home to a shell.
+const KEPT: [&[u8]; 4] = [b".git", b".qwright", b"git~1", b"~"];
 const OFF: u8 = u8::MAX;
 /// Bytes of a new name.
 const MAX_NAME: u16 = 200;
 
 impl Component {
-    fn step(mut self, byte: u8) -> Self {
+    fn step(mut self, byte: u8) -> Option<Self> {
+        self.line = self.line.step(byte)?;
         self.dots &= byte == b'.' || of_a_wide_blank(byte);
         self.blank_end = byte == b' ' || byte == b'.';
         for (at, name) in self.kept.iter_mut().zip(KEPT) {
@@ -50,7 +78,7 @@ impl Component {
                 _ => OFF,
             };
         }
-        self
+        Some(self)
     }
 
     fn start() -> Self {
@@ -248,7 +276,7 @@ impl Paths {
         if byte == b'/' {
             return self.descend(live, place, &directory, rule);
         }
-        let component = place.component.step(byte);
+        let component = place.component.step(byte)?;
         let mut next = Place { depth: place.depth + 1, component, ..place };
         if !place.new {
             let entries = &directory.entries[place.from as usize..place.to as usize];

@@ -141,8 +141,13 @@ impl Kind {
                 Kind::Lines => byte == b'\n',
                 Kind::Objects => matches!(byte, b'{' | b'`' | b'"' | b'\'' | 0x0b | 0x0c),
                 Kind::Strings => byte < 0x20 || matches!(byte, b'"' | b'\\'),
+                // c2 and e2 may begin a line break.
                 Kind::Names => {
-                    byte < 0x20 || matches!(byte, b'"' | b'\\' | b'/' | b'>' | b'|' | b'?' | b'*' | 0x7f)
+                    byte < 0x20
+                        || matches!(
+                            byte,
+                            b'"' | b'\\' | b'/' | b'>' | b'|' | b'?' | b'*' | 0x7f | 0xc2 | 0xe2
+                        )
                 }
             }
     }
