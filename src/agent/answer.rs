@@ -2,6 +2,7 @@
 //! this alone, so whatever holds calls to their schemas holds the answer. Here are that tool, which schemas can be held
 //! to, and how a call becomes the answer; asking for it is the turn's.
 
+use crate::chat::schema::{Types, reference, types};
 use crate::chat::{ToolCall, ToolSpec};
 use serde_json::{Map, Value, json};
 
@@ -46,7 +47,9 @@ const DEEPEST: usize = 64;
 pub fn tool(schema: &Value) -> Result<ToolSpec, String> {
     let Value::Object(map) = schema else { return Err("a schema is a JSON object".into()) };
     look(schema, "", 0)?;
-    let named = map.get("properties").and_then(Value::as_object).is_some_and(|named| !named.is_empty());
+    // One that would look like what is wrapped is wrapped as well.
+    let named = |named: &Map<String, Value>| !named.is_empty() && !is_one_answer(named);
+    let named = map.get("properties").and_then(Value::as_object).is_some_and(named);
     let is_object = map.get("type").is_some_and(|kind| kind == "object") && named;
     let parameters = if is_object { schema.clone() } else { wrapped(map) };
     Ok(ToolSpec { name: ANSWER.into(), description: Some(DESCRIPTION.into()), parameters, extra: Map::new() })
@@ -63,18 +66,43 @@ fn wrapped(map: &Map<String, Value>) -> Value {
     parameters
 }
 
+fn is_one_answer(named: &Map<String, Value>) -> bool {
+    named.len() == 1 && named.contains_key(ANSWER)
+}
+
 /// The answer that a valid call of the tool gives.
 pub fn given(call: &ToolCall, spec: &ToolSpec) -> Value {
-    let properties = spec.parameters.get("properties").and_then(Value::as_object);
-    let required = spec.parameters.get("required").and_then(Value::as_array);
-    let wraps = properties.is_some_and(|named| named.len() == 1 && named.contains_key(ANSWER));
-    if let (true, Some(value)) = (wraps, call.arguments.get(ANSWER)) {
-        return value.clone();
+    let root = &spec.parameters;
+    let mut answer = said(&Value::Object(call.arguments.clone()), root, root);
+    let wraps = root.get("properties").and_then(Value::as_object).is_some_and(is_one_answer);
+    match answer.get_mut(ANSWER).filter(|_| wraps) {
+        Some(inner) => inner.take(),
+        None => answer,
     }
-    // A call may say null for what it leaves out; an answer may not.
-    let is_required = |key: &String| required.is_some_and(|list| list.iter().any(|name| name == key));
-    let kept = call.arguments.clone().into_iter().filter(|(key, value)| !value.is_null() || is_required(key));
-    Value::Object(kept.collect())
+}
+
+/// A call may say null for what it leaves out; an answer may not, unless its schema has it so.
+fn said(value: &Value, schema: &Value, root: &Value) -> Value {
+    let schema = reference(schema, root).unwrap_or(schema);
+    match value {
+        Value::Object(map) => {
+            let property = |key: &str| schema.get("properties")?.get(key);
+            let left_out = |key: &str, value: &Value| {
+                value.is_null() && property(key).is_some_and(|part| !types(part, root).has(Types::NULL))
+            };
+            let kept = map.iter().filter(|(key, value)| !left_out(key, value));
+            let said = kept.map(|(key, value)| match property(key) {
+                Some(part) => (key.clone(), said(value, part, root)),
+                None => (key.clone(), value.clone()),
+            });
+            Value::Object(said.collect())
+        }
+        Value::Array(items) => match schema.get("items") {
+            Some(part) => items.iter().map(|item| said(item, part, root)).collect(),
+            None => value.clone(),
+        },
+        _ => value.clone(),
+    }
 }
 
 fn look(schema: &Value, path: &str, depth: usize) -> Result<(), String> {
@@ -135,10 +163,15 @@ mod tests {
         assert_eq!(answer(&list, json!({"answer": [1, 2]})).unwrap(), json!([1, 2]));
         assert!(answer(&list, json!({"answer": [0]})).is_err());
         assert_eq!(answer(&json!({"enum": ["a", "b"]}), json!({"answer": "b"})).unwrap(), "b");
-        // An object of that one name is no wrapping.
-        let own =
-            json!({"type": "object", "properties": {"answer": {"type": "string"}, "n": {"type": "integer"}}});
-        assert_eq!(answer(&own, json!({"answer": "x"})).unwrap(), json!({"answer": "x"}));
+        // An object with a name like the tool's is an object all the same.
+        let text = json!({"type": "string"});
+        let two = json!({"type": "object", "properties": {"answer": text, "n": {"type": "integer"}}});
+        assert_eq!(answer(&two, json!({"answer": "x"})).unwrap(), json!({"answer": "x"}));
+        let one = json!({"type": "object", "properties": {"answer": text}});
+        assert_eq!(answer(&one, json!({"answer": {"answer": "x"}})).unwrap(), json!({"answer": "x"}));
+        // Deep inside, too, null stands for what is left out only where it is no value.
+        let deep = json!({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": ["string", "null"]}}}});
+        assert_eq!(answer(&deep, json!({"answer": [{"a": null, "b": null}]})).unwrap(), json!([{"b": null}]));
     }
 
     #[test]

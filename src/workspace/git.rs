@@ -10,7 +10,7 @@ mod history;
 use super::{Workspace, WorkspaceError};
 use git2::{
     Config, ConfigLevel, Diff, DiffFormat, DiffOptions, ErrorCode, Repository, RepositoryOpenFlags, Status,
-    StatusOptions,
+    StatusOptions, Statuses,
 };
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,22 @@ struct Place {
     prefix: PathBuf,
 }
 
+impl Place {
+    /// What changed in the workspace, untracked files too.
+    fn statuses(&self, options: &mut StatusOptions) -> Result<Statuses<'_>, WorkspaceError> {
+        options
+            .include_untracked(true)
+            .include_ignored(false)
+            .exclude_submodules(true)
+            .disable_pathspec_match(true)
+            .update_index(false);
+        if !self.prefix.as_os_str().is_empty() {
+            options.pathspec(&self.prefix);
+        }
+        self.repository.statuses(Some(options)).map_err(git_error)
+    }
+}
+
 impl Workspace {
     /// The branch that is checked out; `None` outside a repository.
     pub fn git_branch(&self) -> Option<String> {
@@ -35,19 +51,7 @@ impl Workspace {
     /// The branch and the changed files, in the letters of `git status --short`.
     pub fn git_status(&self) -> Result<String, WorkspaceError> {
         let place = self.repository()?;
-        let mut options = StatusOptions::new();
-        options
-            .include_untracked(true)
-            .recurse_untracked_dirs(false)
-            .include_ignored(false)
-            .exclude_submodules(true)
-            .disable_pathspec_match(true)
-            .renames_head_to_index(true)
-            .update_index(false);
-        if !place.prefix.as_os_str().is_empty() {
-            options.pathspec(&place.prefix);
-        }
-        let statuses = place.repository.statuses(Some(&mut options)).map_err(git_error)?;
+        let statuses = place.statuses(StatusOptions::new().renames_head_to_index(true))?;
         let mut out = format!("## {}\n", branch(&place.repository));
         for entry in statuses.iter().take(MAX_FILES) {
             let path = String::from_utf8_lossy(entry.path_bytes()).into_owned();

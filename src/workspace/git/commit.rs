@@ -113,18 +113,7 @@ fn author(own: &Config, users: &Config) -> Result<Signature<'static>, WorkspaceE
 
 /// The changed files that are meant, and those that nobody tracks and nobody named.
 fn changed(place: &Place, asked: &[PathBuf]) -> Result<(Vec<Changed>, Vec<PathBuf>), WorkspaceError> {
-    let mut options = StatusOptions::new();
-    options
-        .include_untracked(true)
-        .recurse_untracked_dirs(true)
-        .include_ignored(false)
-        .exclude_submodules(true)
-        .disable_pathspec_match(true)
-        .update_index(false);
-    if !place.prefix.as_os_str().is_empty() {
-        options.pathspec(&place.prefix);
-    }
-    let statuses = place.repository.statuses(Some(&mut options)).map_err(git_error)?;
+    let statuses = place.statuses(StatusOptions::new().recurse_untracked_dirs(true))?;
     let (mut wanted, mut left) = (Vec::new(), Vec::new());
     for entry in statuses.iter() {
         let path = path_of(entry.path_bytes());
