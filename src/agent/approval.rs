@@ -53,7 +53,9 @@ impl<'a> Looked<'a> {
     fn at(tool: &'a dyn Tool, arguments: &Arguments, workspace: &Workspace) -> Self {
         // Every name under which a tool takes a path: which of two it takes, only the tool knows.
         const NAMES: &[&str] = &["file_path", "path", "absolute_path", "filename", "directory", "dir_path"];
-        let named: Vec<&str> = NAMES.iter().filter_map(|name| arguments.get(*name)?.as_str()).collect();
+        let listed = arguments.get("paths").and_then(|paths| paths.as_array()).into_iter().flatten();
+        let alone = NAMES.iter().chain(&["paths"]).filter_map(|name| arguments.get(*name));
+        let named: Vec<&str> = alone.chain(listed).filter_map(|path| path.as_str()).collect();
         let mut paths: Vec<String> =
             named.iter().map(|path| workspace.leads_to(path).unwrap_or_else(|| path.to_string())).collect();
         paths.dedup();

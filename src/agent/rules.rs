@@ -244,7 +244,7 @@ static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
         Some(Known {
             name: name.to_string(),
             takes_command: takes("command"),
-            takes_path: takes("file_path") || takes("path"),
+            takes_path: ["file_path", "path", "paths"].into_iter().any(takes),
             writes: tool.access(&Arguments::new()) == Access::Write,
         })
     };
