@@ -9,7 +9,7 @@
 //! | [`model`] | `trait Model` and its implementations (local engine, an OpenAI-compatible server, scripted turns) |
 //! | [`hub`] | the catalogue of models, what fits this machine, download and verification |
 //! | [`syntax`] | programs as trees: colours, outlines, what an edit broke; pure text, no IO |
-//! | [`workspace`] | the user's files: guarded paths, edits, diffs, search, git, shell and sandbox |
+//! | [`workspace`] | the user's files: guarded paths, edits, diffs, search, git, shell and sandbox, checkpoints and undo |
 //! | [`tools`] | one file per tool the model can call; thin |
 //! | [`agent`] | protocol (`Op`, `Event`), the pure `Turn`, the `Session` that carries effects out |
 //! | [`headless`] | `exec`: text and JSON output, exit codes |

@@ -131,7 +131,7 @@ pub struct Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Query {
-    /// What the tools of this process changed.
+    /// What tools and commands of this process changed.
     Changes,
     /// What was said so far, for a front end that comes later.
     History,
@@ -144,7 +144,7 @@ pub enum Query {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
-    /// `others`: changed files that are no text.
+    /// `others`: changed files that are no text, too long to show, or changed in their mode alone.
     Changes {
         changes: Vec<Change>,
         others: Vec<String>,
@@ -324,10 +324,12 @@ pub enum Event {
         after: usize,
         dropped: Vec<String>,
     },
-    /// The last turn was taken back; `kept` names files that were left alone, and why.
+    /// The last turn was taken back; `kept` names files that were left alone, and why, `outside` what commands did that
+    /// undo does not cover, a line per kind.
     Undone {
         restored: Vec<String>,
         kept: Vec<(String, String)>,
+        outside: Vec<String>,
     },
     Answer {
         answer: Answer,

@@ -202,10 +202,6 @@ impl HermesReader {
 
     fn tagged_object(&mut self, close: &str, text: &str, at: usize, at_end: bool, sink: &mut Sink) -> Step {
         let object = &text[at..];
-        let name = leading_name(object);
-        if let Some(name) = &name {
-            sink.opened(Some(name));
-        }
         let found = loop {
             if self.ended.is_some() {
                 break self.ended;
@@ -220,6 +216,11 @@ impl HermesReader {
                 Scan::More => break None,
             }
         };
+        // What comes after the object names nothing in it.
+        let name = leading_name(&object[..found.unwrap_or(object.len())]);
+        if let Some(name) = &name {
+            sink.opened(Some(name));
+        }
         if let Some(end) = found {
             match self.call(&object[..end]) {
                 Ok((name, arguments)) => {

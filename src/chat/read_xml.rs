@@ -136,7 +136,7 @@ impl XmlReader {
                 Opening::Call(name.into(), text.len() - after.len())
             }
             Name::Partial(_) if tagged && at_end => Opening::Cut,
-            Name::Partial(name) if tagged || self.tools.begins_name(name) => wait,
+            Name::Partial(name) if tagged || self.tools.begins_name(name.trim()) => wait,
             _ => Opening::No,
         }
     }

@@ -2,7 +2,8 @@
 //! because the grammars' own lists of tags leave out half of what a reader looks for and nest nothing.
 
 use super::{Language, Parsed};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use tree_sitter::Node;
 
@@ -12,9 +13,9 @@ const MANY: usize = 20_000;
 /// Characters of a name.
 const LONG_NAME: usize = 120;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     pub name: String,
     /// From 1, both included.
     pub first_line: usize,
@@ -52,7 +53,7 @@ impl Parsed<'_> {
                 let own = node.start_position().row;
                 let first = decorated.filter(|(_, end)| *end == node.end_byte()).map_or(own, |(row, _)| row);
                 found.push(Definition {
-                    kind,
+                    kind: kind.into(),
                     name,
                     first_line: first + 1,
                     last_line: last_row(node) + 1,

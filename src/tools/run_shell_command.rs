@@ -91,8 +91,8 @@ impl Tool for RunShell {
             return start(context, &command);
         }
         let outcome = context
-            .shell
-            .run(context.workspace.root(), &command, context.cancel, context.on_output)
+            .workspace
+            .run_command(context.shell, &command, context.cancel, context.on_output)
             .map_err(shell_error)?;
         let ending = ending(&outcome, timeout.unwrap_or(DEFAULT_TIMEOUT));
         let mut text = ending.clone();

@@ -107,7 +107,7 @@ impl App {
                 self.meter.used = after;
                 self.meter.progress = None;
             }
-            Event::Undone { restored, kept } => self.undone(&restored, &kept),
+            Event::Undone { restored, kept, outside } => self.undone(&restored, &kept, &outside),
             Event::AsideDelta { .. } => self.meter.doing("answering beside", now),
             Event::AsideFinished { question, answer, problem, .. } => {
                 self.transcript.push(Kind::Note(format!("beside: {question}")));
@@ -139,7 +139,7 @@ impl App {
         self.effects.push(Effect::Notify("Qwright waits for your approval".into()));
     }
 
-    fn undone(&mut self, restored: &[String], kept: &[(String, String)]) {
+    fn undone(&mut self, restored: &[String], kept: &[(String, String)], outside: &[String]) {
         // Within a turn only a change was taken back, not the request.
         if self.phase != Phase::Running
             && let Some(words) = self.transcript.take_back()
@@ -151,11 +151,14 @@ impl App {
         }
         let mut lines = Vec::new();
         match restored.is_empty() {
-            true if kept.is_empty() => lines.push("taken back; no file had changed".to_string()),
+            true if kept.is_empty() && outside.is_empty() => {
+                lines.push("taken back; no file had changed".to_string());
+            }
             true => {}
             false => lines.push(format!("taken back: {}", restored.join(", "))),
         }
         lines.extend(kept.iter().map(|(path, why)| format!("left as it is: {path} ({why})")));
+        lines.extend(outside.iter().map(|line| format!("outside undo: {line}")));
         self.note(&lines.join("\n"));
     }
 
@@ -163,10 +166,10 @@ impl App {
         match answer {
             Answer::Changes { changes, others } => {
                 if !others.is_empty() {
-                    self.note(&format!("changed too, and no text: {}", others.join(", ")));
+                    self.note(&format!("changed too, and not shown as text: {}", others.join(", ")));
                 }
                 match changes.is_empty() {
-                    true => self.note("Nothing was changed by the tools of this session."),
+                    true => self.note("Nothing was changed in this session."),
                     false => self.overlay = Some(Overlay::Review(Review::show(changes))),
                 }
             }

@@ -172,7 +172,7 @@ impl Workspace {
         let temporary = begun.as_ref().map_or_else(write::temporary_name, |begun| begun.temporary().into());
         let done = ordered.iter().try_for_each(|plan| self.apply_one(&mut state, plan, &temporary));
         let Err(error) = done.and_then(|()| finish()) else { return Ok(()) };
-        let report = self.take_back(&mut state, mark, &temporary);
+        let report = self.take_back(&mut state, mark, |_| true, Some(&temporary));
         for plan in plans {
             if let (Some(seen), Some(before)) = (state.seen.get_mut(&plan.location), &plan.before) {
                 seen.hash = write::hash(&before.bytes);

@@ -9,6 +9,9 @@ const CONTEXT: usize = 3;
 /// A diff of two huge, unlike files becomes coarser after this long instead of taking minutes.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The mode of a symbolic link, whose text is where it leads.
+pub const LINK: u32 = 0o120_000;
+
 /// One file before and after; `None` where it does not exist.
 #[derive(Debug, Clone, Copy)]
 pub struct Sides<'b> {
@@ -26,7 +29,11 @@ pub fn unified(path: &str, sides: Sides<'_>) -> String {
 /// The same for a file whose mode changes as well.
 pub fn unified_with_mode(path: &str, sides: Sides<'_>, new_mode: u32) -> String {
     let (before, after) = (sides.before.unwrap_or_default(), sides.after.unwrap_or_default());
-    let letters = |mode: u32| if mode & 0o111 == 0 { "100644" } else { "100755" };
+    let letters = |mode: u32| match mode {
+        LINK => "120000",
+        mode if mode & 0o111 == 0 => "100644",
+        _ => "100755",
+    };
     let (mode, new_mode) = (letters(sides.mode), letters(new_mode));
     let both = sides.before.is_some() && sides.after.is_some();
     let chmod = both && mode != new_mode;

@@ -12,7 +12,9 @@ use git2::{
     Config, ConfigLevel, Diff, DiffFormat, DiffOptions, ErrorCode, Repository, RepositoryOpenFlags, Status,
     StatusOptions, Statuses,
 };
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
 /// Lines of a status; more files than this are counted only.
 const MAX_FILES: usize = 200;
@@ -113,6 +115,13 @@ impl Workspace {
         self.root().ancestors().nth(depth).unwrap_or(self.root()).to_path_buf()
     }
 
+    /// What the repository tracks in the workspace, whatever its ignore rules say.
+    pub(super) fn git_tracked(&self) -> Vec<PathBuf> {
+        let Ok(Place { repository, prefix }) = self.repository() else { return Vec::new() };
+        let beneath = |path: PathBuf| Some(path.strip_prefix(&prefix).ok()?.to_path_buf());
+        tracked(&repository).into_iter().filter_map(beneath).collect()
+    }
+
     /// Where the repository keeps what was committed.
     pub(super) fn git_objects(&self) -> Option<PathBuf> {
         Some(self.repository().ok()?.repository.commondir().join("objects"))
@@ -120,7 +129,7 @@ impl Workspace {
 
     fn repository(&self) -> Result<Place, WorkspaceError> {
         let root = self.root();
-        let none: [&std::ffi::OsStr; 0] = [];
+        let none: [&OsStr; 0] = [];
         let repository = Repository::open_ext(root, RepositoryOpenFlags::empty(), none).map_err(|error| {
             match error.code() {
                 ErrorCode::NotFound => WorkspaceError::Refused(
@@ -150,6 +159,13 @@ impl Workspace {
             )),
         }
     }
+}
+
+/// The paths of the index. Those that lead elsewhere (an index is a file like any other) are left out.
+pub(super) fn tracked(repository: &Repository) -> Vec<PathBuf> {
+    let Ok(index) = repository.index() else { return Vec::new() };
+    let paths = index.iter().map(|entry| PathBuf::from(OsStr::from_bytes(&entry.path)));
+    paths.filter(|path| path.components().all(|part| matches!(part, Component::Normal(_)))).collect()
 }
 
 fn branch(repository: &Repository) -> String {

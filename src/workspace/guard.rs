@@ -26,7 +26,7 @@ const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 
 /// A place beneath a root by its real names: no `.`, `..` or symbolic link is left in them. It need not exist.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location {
     root: usize,
     names: Vec<OsString>,
@@ -50,6 +50,13 @@ impl Location {
     /// Relative to its root.
     pub fn relative(&self) -> PathBuf {
         self.names.iter().collect()
+    }
+
+    /// Whether `other` lies beneath it.
+    pub fn holds(&self, other: &Self) -> bool {
+        self.root == other.root
+            && self.names.len() < other.names.len()
+            && other.names.starts_with(&self.names)
     }
 
     fn split(&self) -> Option<(&[OsString], &OsStr)> {
@@ -106,6 +113,11 @@ impl Guard {
     /// The real path of the first root.
     pub fn root_path(&self) -> &Path {
         self.roots.first().map_or(Path::new("/"), |root| &root.real)
+    }
+
+    /// Where relative paths start.
+    pub fn first_root(&self) -> Location {
+        Location::default()
     }
 
     /// Where a location lies, as an absolute path: for showing and for walkers, never for opening what a tool names.

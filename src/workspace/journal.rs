@@ -1,50 +1,99 @@
-//! What the tools of this session wrote, and what was there before: the session's diff, and undo.
+//! What tools and commands of this session did to files, and what was there before: the session's diff. Taking it back
+//! is `undo`'s.
 //!
-//! The originals are kept in memory; what commands do to files is not seen here. A file that someone else changed
-//! after the tool did is never restored over their text: it is kept and named.
+//! What tools wrote over is kept in memory, what commands did in the store of `checkpoint`.
 
+use super::checkpoint::Ran;
 use super::guard::Location;
-use super::pending::Part;
-use super::write::{self, Attributes, Hash, WriteError};
-use super::{State, Workspace, WorkspaceError, diff};
-use std::collections::BTreeMap;
-use std::fs::File;
+use super::node::{Node, PERMISSIONS};
+use super::write::{self, Hash};
+use super::{Workspace, diff};
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+
+/// What commands made or removed is shown up to so many bytes of a file, and of all files together: a build may well
+/// write more than anyone can read.
+const MOST_SHOWN: u64 = 256 * 1024;
+const MOST_SHOWN_OF_ALL: u64 = 2 * 1024 * 1024;
 
 /// A moment of the session to which files can be taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark(u64);
+pub struct Mark(pub(super) u64);
 
-/// One file that tools wrote: before the first write, and now.
+/// One file or link that tools or commands changed: before the first change, and now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileChange {
     pub path: String,
-    pub before: Option<Vec<u8>>,
-    pub after: Option<Vec<u8>>,
+    pub before: Option<Side>,
+    pub after: Option<Side>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Side {
+    pub link: bool,
+    /// Permission bits.
     pub mode: u32,
+    /// A link holds where it leads. `None` where it is too much to show, or no longer known.
+    pub bytes: Option<Vec<u8>>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct UndoReport {
-    /// Files that are again as they were.
-    pub restored: Vec<String>,
-    /// Files that were left alone, and why.
-    pub kept: Vec<(String, String)>,
+impl FileChange {
+    /// As git shows it: what cannot be shown as what is no text, a file that became a link as one that went and one
+    /// that came.
+    pub fn diff(&self) -> String {
+        if let (Some(before), Some(after)) = (&self.before, &self.after)
+            && before.link != after.link
+        {
+            let gone = Self { after: None, ..self.clone() };
+            let made = Self { before: None, ..self.clone() };
+            return format!("{}{}", gone.diff(), made.diff());
+        }
+        // In place of what is not shown: no text, and not the same on both sides.
+        let before = self.before.as_ref().map(|side| side.bytes.as_deref().unwrap_or(b"\0"));
+        let after = self.after.as_ref().map(|side| side.bytes.as_deref().unwrap_or(b"\0\0"));
+        let mode = |side: &Side| if side.link { diff::LINK } else { side.mode };
+        let (old, new) = (self.before.as_ref().map(mode), self.after.as_ref().map(mode));
+        let old = old.or(new).unwrap_or(0o644);
+        diff::unified_with_mode(&self.path, diff::Sides { before, after, mode: old }, new.unwrap_or(old))
+    }
+
+    /// Both sides, where they are texts that differ.
+    pub fn texts(&self) -> Option<(Option<String>, Option<String>)> {
+        let text = |side: &Option<Side>| match side {
+            None => Some(None),
+            Some(Side { link: false, bytes: Some(bytes), .. }) => {
+                String::from_utf8(bytes.clone()).ok().map(Some)
+            }
+            Some(_) => None,
+        };
+        let (before, after) = (text(&self.before)?, text(&self.after)?);
+        (before != after).then_some((before, after))
+    }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Tool,
+    Command,
+}
+
+/// One change of what stands at a place.
 pub(super) struct Entry {
     pub location: Location,
-    /// Bytes and mode; `None` where the write created the file.
-    pub before: Option<(Vec<u8>, u32)>,
-    /// `None` where the file was removed.
-    pub after: Option<Hash>,
-    /// Directories that were made for it, the outermost first.
-    pub made: Vec<Location>,
+    pub before: Node,
+    /// What the file held before; `None`: the store of checkpoints has it.
+    pub bytes: Option<Vec<u8>>,
+    pub after: Node,
+    pub by: By,
+    /// What stands there now was there before, in a place that is not covered.
+    pub foreign: bool,
 }
 
 #[derive(Default)]
 pub(super) struct Journal {
-    entries: Vec<(u64, Entry)>,
+    pub entries: Vec<(u64, Entry)>,
+    pub commands: Vec<(u64, Ran)>,
     next: u64,
 }
 
@@ -54,36 +103,42 @@ impl Journal {
         self.next += 1;
     }
 
+    /// What a tool did to a file: `made` are the directories that were made for it, the outermost first; `before` its
+    /// bytes and mode, where it was there.
+    pub fn record_write(
+        &mut self,
+        location: Location,
+        made: Vec<Location>,
+        before: Option<(Vec<u8>, u32)>,
+        after: Node,
+    ) {
+        let by = By::Tool;
+        for location in made {
+            // Of a directory that goes again the mode does not matter.
+            let after = Node::Directory { mode: 0o777 };
+            self.record(Entry { location, before: Node::Absent, bytes: None, after, by, foreign: false });
+        }
+        let node = before.as_ref().map_or(Node::Absent, |(bytes, mode)| Node::File {
+            hash: write::hash(bytes),
+            mode: mode & PERMISSIONS,
+        });
+        let bytes = before.map(|(bytes, _)| bytes);
+        self.record(Entry { location, before: node, bytes, after, by, foreign: false });
+    }
+
     pub fn mark(&self) -> Mark {
         Mark(self.next)
     }
 
-    /// Of each file that was written since `mark`, what it was then.
-    fn first_since(&self, mark: Mark) -> BTreeMap<&Location, &Entry> {
-        let mut first = BTreeMap::new();
-        for (number, entry) in &self.entries {
-            if *number >= mark.0 {
-                first.entry(&entry.location).or_insert(entry);
-            }
-        }
-        first
+    pub fn record_command(&mut self, ran: Ran) {
+        self.commands.push((self.next, ran));
+        self.next += 1;
     }
-}
 
-/// Why a file was not put back.
-#[derive(Debug)]
-pub(super) enum Unrestored {
-    /// It is somebody else's by now.
-    Changed(&'static str),
-    Failed(String),
-}
-
-impl std::fmt::Display for Unrestored {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Changed(why) => f.write_str(why),
-            Self::Failed(why) => f.write_str(why),
-        }
+    /// Of the files that the store of checkpoints has to keep.
+    pub fn hashes(&self) -> HashSet<Hash> {
+        let stored = self.entries.iter().filter(|(_, entry)| entry.bytes.is_none());
+        stored.filter_map(|(_, entry)| entry.before.hash()).collect()
     }
 }
 
@@ -93,155 +148,126 @@ impl Workspace {
         self.state().journal.mark()
     }
 
-    /// Every file that tools wrote and that is not as it was before, by path.
+    /// Every file and link that tools or commands changed and that is not as it was before, by path.
     pub fn changes(&self) -> Vec<FileChange> {
         self.changes_since(Mark(0))
     }
 
     pub fn changes_since(&self, mark: Mark) -> Vec<FileChange> {
         let state = self.state();
-        let mut changes: Vec<FileChange> = state
-            .journal
-            .first_since(mark)
-            .into_iter()
-            .map(|(location, entry)| {
-                let now = self.now(location);
-                let before = entry.before.as_ref();
-                FileChange {
-                    path: self.guard.display(location),
-                    mode: before.map(|(_, mode)| *mode).or(now.as_ref().map(|now| now.1)).unwrap_or(0o644),
-                    before: before.map(|(bytes, _)| bytes.clone()),
-                    after: now.map(|(bytes, _)| bytes),
-                }
-            })
-            .filter(|change| change.before != change.after)
-            .collect();
+        let mut first: BTreeMap<&Location, &Entry> = BTreeMap::new();
+        for (number, entry) in &state.journal.entries {
+            if *number >= mark.0 {
+                first.entry(&entry.location).or_insert(entry);
+            }
+        }
+        let mut room = MOST_SHOWN_OF_ALL;
+        let mut changes: Vec<FileChange> =
+            first.into_values().filter_map(|entry| self.change(entry, &mut room)).collect();
         changes.sort_by(|a, b| a.path.cmp(&b.path));
         changes
     }
 
-    /// All changes of the session as one diff that `git apply` accepts.
-    pub fn session_diff(&self) -> String {
-        let sides = |change: &FileChange| {
-            let sides = diff::Sides {
-                before: change.before.as_deref(),
-                after: change.after.as_deref(),
-                mode: change.mode,
-            };
-            diff::unified(&change.path, sides)
-        };
-        self.changes().iter().map(sides).collect()
-    }
-
-    pub fn undo_all(&self) -> Result<UndoReport, WorkspaceError> {
-        self.undo_since(Mark(0))
-    }
-
-    /// Takes every file that tools wrote since `mark` back to what it was then.
-    pub fn undo_since(&self, mark: Mark) -> Result<UndoReport, WorkspaceError> {
-        let mut state = self.state();
-        // To take back what was done must not need a record where none can be written: the disk may be full of it.
-        let begun = self.begin(|| self.parts_of_undo(&state, mark)).ok().flatten();
-        let temporary = begun.as_ref().map_or_else(write::temporary_name, |begun| begun.temporary().into());
-        let report = self.take_back(&mut state, mark, &temporary);
-        if let Some(begun) = begun {
-            let _ = begun.finish();
+    /// What became of the place since `entry`; `None` where that is nothing that a diff shows.
+    fn change(&self, entry: &Entry, room: &mut u64) -> Option<FileChange> {
+        let now = self.node(&entry.location).unwrap_or(Node::Absent);
+        let path = self.guard.display(&entry.location);
+        if entry.before == now || entry.before.is_no_more_than_directory() && now.is_no_more_than_directory()
+        {
+            return None;
         }
-        Ok(report)
-    }
-
-    /// What an undo does to each file, as far as can be told before.
-    fn parts_of_undo(&self, state: &State, mark: Mark) -> Vec<Part> {
-        let first = state.journal.first_since(mark).into_iter();
-        let parts = first.filter_map(|(location, entry)| {
-            let now = self.now(location);
-            let after = entry.before.as_ref().map(|(bytes, mode)| (write::hash(bytes), Some(*mode)));
-            (now != entry.before).then(|| Part::new(location, now, after))
+        if let (Node::File { mode: old, .. }, Node::File { mode: new, .. }) = (&entry.before, &now)
+            && entry.before.is_like(&now)
+        {
+            // Bytes that are the same need not be read.
+            let side = |mode: u32| Some(Side { link: false, mode, bytes: Some(Vec::new()) });
+            return Some(FileChange { path, before: side(*old), after: side(*new) });
+        }
+        let mut fits = |length: u64| {
+            let fits = entry.by == By::Tool || length <= MOST_SHOWN.min(*room);
+            *room -= if fits { length.min(*room) } else { 0 };
+            fits
+        };
+        let before = side(&entry.before, |hash| match &entry.bytes {
+            Some(bytes) => fits(bytes.len() as u64).then(|| bytes.clone()),
+            None if fits(self.stored_length(hash)?) => self.stored(hash),
+            None => None,
         });
-        parts.collect()
+        let after = side(&now, |_| {
+            let (file, stat) = self.guard.open_file(&entry.location).ok()??;
+            let length = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+            let mut bytes = Vec::new();
+            if fits(length) {
+                file.take(length).read_to_end(&mut bytes).ok()?;
+                return Some(bytes);
+            }
+            None
+        });
+        Some(FileChange { path, before, after })
     }
 
-    /// The undo itself. `temporary`: what new files are called until they are in place.
-    pub(super) fn take_back(&self, state: &mut State, mark: Mark, temporary: &str) -> UndoReport {
-        let (undone, mut left): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut state.journal.entries).into_iter().partition(|(number, _)| *number >= mark.0);
-        let mut files: BTreeMap<Location, Vec<(u64, Entry)>> = BTreeMap::new();
-        for (number, entry) in undone {
-            files.entry(entry.location.clone()).or_default().push((number, entry));
-        }
-        let mut report = UndoReport::default();
-        let mut made: Vec<Location> = Vec::new();
-        for (location, entries) in files {
-            let path = self.guard.display(&location);
-            let (Some((_, first)), Some((_, last))) = (entries.first(), entries.last()) else { continue };
-            let before = first.before.as_ref().map(|(bytes, mode)| (&bytes[..], *mode));
-            match self.restore(&location, before, last.after, temporary) {
-                Ok(()) => {
-                    made.extend(entries.into_iter().flat_map(|(_, entry)| entry.made));
-                    // The model last saw the text that is now gone: it has to read again.
-                    report.restored.push(path);
-                }
-                Err(reason) => {
-                    report.kept.push((path, reason.to_string()));
-                    left.extend(entries);
-                }
-            }
-        }
-        left.sort_by_key(|(number, _)| *number);
-        state.journal.entries = left;
-        // The innermost first; those that hold anything else stay.
-        made.sort();
-        for directory in made.iter().rev() {
-            self.guard.remove_directory_if_empty(directory);
-        }
-        report
+    /// The changes since `mark` as one diff that `git apply` accepts.
+    pub fn diff_since(&self, mark: Mark) -> String {
+        self.changes_since(mark).iter().map(FileChange::diff).collect()
     }
 
-    /// Makes one file what it was, where it still is what was written (`after`).
-    pub(super) fn restore(
-        &self,
-        location: &Location,
-        before: Option<(&[u8], u32)>,
-        after: Option<Hash>,
-        temporary: &str,
-    ) -> Result<(), Unrestored> {
-        let changed = || Unrestored::Changed("it was changed by someone else since");
-        let now = self.now(location);
-        match (&now, after) {
-            (None, _) if before.is_none() => return Ok(()),
-            (None, Some(_)) => return Err(Unrestored::Changed("it was removed since")),
-            (None, None) => {}
-            (Some((now, _)), after) if Some(write::hash(now)) == after => {}
-            (Some(_), _) => return Err(changed()),
+    /// All changes of the session as such a diff.
+    pub fn session_diff(&self) -> String {
+        self.diff_since(Mark(0))
+    }
+}
+
+/// A node as one side of a diff; directories are none.
+fn side(node: &Node, bytes: impl FnOnce(&Hash) -> Option<Vec<u8>>) -> Option<Side> {
+    match node {
+        Node::File { hash, mode } => Some(Side { link: false, mode: *mode, bytes: bytes(hash) }),
+        Node::Link { target } => {
+            Some(Side { link: true, mode: 0o777, bytes: Some(target.as_bytes().to_vec()) })
         }
-        let describe = |error: WriteError| match error {
-            WriteError::Changed => changed(),
-            WriteError::Io(errno) => Unrestored::Failed(errno.to_string()),
-        };
-        let failed = |error: WorkspaceError| Unrestored::Failed(error.to_string());
-        let (directory, _) = self.guard.make_parent(location).map_err(failed)?;
-        let name = self.guard.name(location).map_err(failed)?;
-        match (before, after) {
-            (None, Some(after)) => write::remove(&directory, name, after).map_err(describe),
-            (None, None) => Ok(()),
-            (Some((bytes, mode)), Some(after)) => {
-                let Ok(Some((_, mut stat))) = self.guard.open_file(location) else { return Err(changed()) };
-                stat.st_mode = mode;
-                let expected = write::Expected::Hash(after);
-                write::replace(&directory, name, bytes, Attributes::Like(stat), expected, temporary)
-                    .map_err(describe)
-            }
-            (Some((bytes, mode)), None) => {
-                let (attributes, expected) = (Attributes::Exactly(mode), write::Expected::Absent);
-                write::replace(&directory, name, bytes, attributes, expected, temporary).map_err(describe)
-            }
-        }
+        Node::Opaque { stamp, .. } => Some(Side { link: false, mode: stamp.mode, bytes: None }),
+        Node::Absent | Node::Directory { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(mode: u32, bytes: Option<&[u8]>) -> Option<Side> {
+        Some(Side { link: false, mode, bytes: bytes.map(<[u8]>::to_vec) })
     }
 
-    fn now(&self, location: &Location) -> Option<(Vec<u8>, u32)> {
-        let (mut file, stat): (File, _) = self.guard.open_file(location).ok()??;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).ok()?;
-        Some((bytes, stat.st_mode))
+    fn link(target: &str) -> Option<Side> {
+        Some(Side { link: true, mode: 0o777, bytes: Some(target.into()) })
+    }
+
+    fn diff(before: Option<Side>, after: Option<Side>) -> String {
+        FileChange { path: "f".into(), before, after }.diff()
+    }
+
+    #[test]
+    fn modes_links_and_what_is_not_shown() {
+        assert_eq!(
+            diff(file(0o644, Some(b"")), file(0o755, Some(b""))),
+            "diff --git a/f b/f\nold mode 100644\nnew mode 100755\n"
+        );
+        assert_eq!(
+            diff(None, link("a/b")),
+            "diff --git a/f b/f\nnew file mode 120000\n--- /dev/null\n+++ b/f\n@@ -0,0 +1 @@\n+a/b\n\\ No newline at end of file\n"
+        );
+        let both = diff(file(0o644, Some(b"x\n")), link("a"));
+        assert!(both.contains("deleted file mode 100644") && both.contains("new file mode 120000"), "{both}");
+        let unknown = diff(file(0o644, None), file(0o644, None));
+        assert_eq!(unknown, "diff --git a/f b/f\nBinary files a/f and b/f differ\n");
+    }
+
+    #[test]
+    fn only_texts_that_differ_are_shown_as_texts() {
+        let texts = |before, after| FileChange { path: "f".into(), before, after }.texts();
+        assert_eq!(texts(None, file(0o644, Some(b"a"))), Some((None, Some("a".into()))));
+        assert_eq!(texts(file(0o644, Some(b"a")), file(0o755, Some(b"a"))), None);
+        assert_eq!(texts(None, file(0o644, Some(b"\xff"))), None);
+        assert_eq!(texts(None, file(0o644, None)), None);
+        assert_eq!(texts(None, link("a")), None);
     }
 }

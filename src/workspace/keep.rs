@@ -2,7 +2,7 @@
 //! a command changed them all the same. Who asks for that, and why, is the agent's.
 
 use super::guard::Location;
-use super::journal::UndoReport;
+use super::undo::UndoReport;
 use super::write::{self, Attributes, Expected};
 use super::{MAX_WHOLE, Workspace, WorkspaceError, read_whole, write_error};
 use rustix::fs::{AtFlags, Stat};

@@ -1,13 +1,15 @@
-//! The user's files: guarded paths, reads, atomic writes, edits, diffs, search, git, shell and sandbox.
+//! The user's files: guarded paths, reads, atomic writes, edits, diffs, search, git, shell and sandbox, checkpoints, undo.
 //! The one way to the disk for tools. Knows nothing of models, messages or approval.
 //!
 //! [`Workspace`] ties the parts together: `guard` turns a path into a place, `text` reads bytes as text, `edit` works
-//! out a change, `write` puts it in place, `journal` remembers what was there. A change is first *planned* (so that it
-//! can be shown) and then *applied*; a plan is refused where the file is no longer what it was when it was read.
+//! out a change, `write` puts it in place, `journal` remembers what was there, `checkpoint` what was there before a
+//! command, and `undo` brings it back. A change is first *planned* (so that it can be shown) and then *applied*; a plan
+//! is refused where the file is no longer what it was when it was read.
 //! Changes of several files (`batch`: multi-edits and the patches of `patch`) are planned and applied as one, and recorded
 //! on disk before (`pending`), so that one that was cut off is taken back at the next start.
 
 mod batch;
+mod checkpoint;
 pub mod diff;
 pub mod edit;
 mod entries;
@@ -16,6 +18,7 @@ mod git;
 mod guard;
 mod journal;
 mod keep;
+mod node;
 pub mod patch;
 mod pending;
 mod private;
@@ -23,22 +26,27 @@ pub mod sandbox;
 mod search;
 pub mod shell;
 pub mod text;
+mod undo;
+mod walk;
 mod write;
 
 pub use batch::{Change, ChangeError, ChangeErrorCode, FileEdit};
 pub use edit::Edit;
 pub use entries::EntryKind;
-pub use journal::{FileChange, Mark, UndoReport};
+pub use journal::{FileChange, Mark, Side};
 pub use keep::Kept;
 pub use pending::Recovery;
 pub use private::PrivateCopy;
 pub use search::{GrepQuery, Listing, Match, Matches};
 pub use text::{Content, Text};
+pub use undo::UndoReport;
 
+use checkpoint::Checkpoints;
 use guard::{Guard, Location};
-use journal::{Entry, Journal};
+use journal::Journal;
+use node::{Node, PERMISSIONS};
 use pending::Part;
-use rustix::fs::Stat;
+use rustix::fs::{AtFlags, Stat};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -163,6 +171,8 @@ pub struct Workspace {
     /// Where changes of several files are recorded before they are made; `None` records none.
     pending: Option<PathBuf>,
     state: Mutex<State>,
+    /// Locked after the state where both are.
+    checkpoints: Mutex<Option<Checkpoints>>,
 }
 
 /// A file as the model, or the user who approved a plan, last knew it.
@@ -184,7 +194,12 @@ impl Workspace {
     pub fn open(root: &Path, extra: &[PathBuf]) -> Result<Self, WorkspaceError> {
         let mut roots = vec![root.to_path_buf()];
         roots.extend_from_slice(extra);
-        Ok(Self { guard: Guard::open(&roots)?, pending: None, state: Mutex::default() })
+        Ok(Self {
+            guard: Guard::open(&roots)?,
+            pending: None,
+            state: Mutex::default(),
+            checkpoints: Mutex::default(),
+        })
     }
 
     /// Whether `path` is the workspace's own name and nothing inside is called so.
@@ -310,12 +325,12 @@ impl Workspace {
             Some(hash) => state.seen.insert(plan.location.clone(), Seen { hash, read }),
             None => state.seen.remove(&plan.location),
         };
-        state.journal.record(Entry {
-            location: plan.location.clone(),
-            before: plan.before.as_ref().map(|before| (before.bytes.clone(), before.stat.st_mode)),
-            after,
-            made,
-        });
+        // What the process's umask took of the mode of a new file is seen only now.
+        let mode = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_or(0o644, |stat| stat.st_mode & PERMISSIONS);
+        let before = plan.before.as_ref().map(|before| (before.bytes.clone(), before.stat.st_mode));
+        let after = after.map_or(Node::Absent, |hash| Node::File { hash, mode });
+        state.journal.record_write(plan.location.clone(), made, before, after);
         Ok(())
     }
 

@@ -4,17 +4,21 @@
 //! are. Names come from the walk, but every file that is searched is opened through the guard.
 
 use super::guard::Location;
+use super::walk::{Rules, builder, walk};
 use super::{Workspace, WorkspaceError};
 use globset::{GlobBuilder, GlobMatcher};
 use grep_matcher::Matcher;
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch};
-use ignore::{DirEntry, WalkBuilder};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use ignore::WalkState;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Files a search for a similar name looks at.
 const MAX_CANDIDATES: usize = 20_000;
+/// More threads than this wait for the disk, and one for so few files does not pay.
+const MOST_THREADS: usize = 8;
+const FILES_PER_THREAD: usize = 64;
 /// A line of a match longer than this is cut around the match.
 const MAX_LINE: usize = 240;
 
@@ -59,7 +63,7 @@ impl Workspace {
     pub fn list(&self, path: &str, limit: usize) -> Result<Listing, WorkspaceError> {
         let location = self.existing_directory(path)?;
         let mut listing = Listing::default();
-        for entry in walker(&self.guard.absolute(&location), Some(1)).flatten() {
+        for entry in walk(&self.guard.absolute(&location), Rules::SEARCH, Some(1)).flatten() {
             if entry.depth() == 0 {
                 continue;
             }
@@ -83,15 +87,11 @@ impl Workspace {
     ) -> Result<Listing, WorkspaceError> {
         let base = self.existing_directory(path.unwrap_or("."))?;
         let glob = PathGlob::new(pattern)?;
-        let mut listing = Listing::default();
-        self.each_file(&base, cancel, &mut |relative, location| {
-            if glob.is_match(relative) {
-                listing.add(self.guard.display(location), limit);
-            }
-            true
-        });
-        listing.paths.sort();
-        Ok(listing)
+        let found = self.files_beneath(&base, cancel, &|relative| glob.is_match(relative));
+        let left_out = found.len().saturating_sub(limit);
+        let shown = found.iter().take(limit);
+        let paths = shown.map(|relative| self.guard.display(&self.guard.beneath(&base, relative))).collect();
+        Ok(Listing { paths, left_out })
     }
 
     /// Lines that match, by path and line.
@@ -116,71 +116,117 @@ impl Workspace {
         query: &GrepQuery,
         cancel: &AtomicBool,
     ) -> Result<Matches, WorkspaceError> {
-        let mut found = Matches::default();
-        let mut searcher =
-            SearcherBuilder::new().binary_detection(BinaryDetection::quit(0)).line_number(true).build();
         let path = query.path.as_deref().unwrap_or(".");
         let base = self.guard.directory(path)?;
         let glob = query.glob.as_deref().map(PathGlob::new).transpose()?;
-        let is_file = !base.is_root() && matches!(self.guard.open_file(&base), Ok(Some(_)));
-        let mut wanted: Vec<Location> = Vec::new();
-        if is_file {
-            wanted.push(base);
-        } else if self.guard.open_directory(&base)?.is_none() {
+        if !base.is_root() && matches!(self.guard.open_file(&base), Ok(Some(_))) {
+            return Ok(self.grep_files(matcher, &[base], query.limit, cancel));
+        }
+        if self.guard.open_directory(&base)?.is_none() {
             return Err(self.missing("file or directory", path));
-        } else {
-            self.each_file(&base, cancel, &mut |relative, location| {
-                if glob.as_ref().is_none_or(|glob| glob.is_match(relative)) {
-                    wanted.push(location.clone());
+        }
+        let wanted = |relative: &Path| glob.as_ref().is_none_or(|glob| glob.is_match(relative));
+        let files = self.files_beneath(&base, cancel, &wanted);
+        let files: Vec<Location> = files.iter().map(|relative| self.guard.beneath(&base, relative)).collect();
+        Ok(self.grep_files(matcher, &files, query.limit, cancel))
+    }
+
+    /// The first matches in these files. Threads take one file after the other until there are more than enough: what is
+    /// taken by then has no gaps, so that the same tree gives the same matches however many threads there are.
+    fn grep_files(
+        &self,
+        matcher: &RegexMatcher,
+        files: &[Location],
+        limit: usize,
+        cancel: &AtomicBool,
+    ) -> Matches {
+        let (next, count) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = || {
+            let mut searcher =
+                SearcherBuilder::new().binary_detection(BinaryDetection::quit(0)).line_number(true).build();
+            let (mut searched, mut found) = (0, Vec::new());
+            while count.load(Ordering::Relaxed) <= limit && !cancel.load(Ordering::Relaxed) {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(location) = files.get(index) else { break };
+                let Ok(Some((file, _))) = self.guard.open_file(location) else { continue };
+                searched += 1;
+                let mut sink = Collect { matcher, limit, matches: Vec::new() };
+                // A file that cannot be read is as if it were not there; others still count.
+                let _ = searcher.search_file(matcher, &file, &mut sink);
+                if !sink.matches.is_empty() {
+                    count.fetch_add(sink.matches.len(), Ordering::Relaxed);
+                    found.push((index, sink.matches));
                 }
-                true
-            });
-        }
-        wanted.sort_by_cached_key(|location| self.guard.display(location));
-        for location in &wanted {
-            if found.more || cancel.load(Ordering::Relaxed) {
-                break;
             }
-            let Ok(Some((file, _))) = self.guard.open_file(location) else { continue };
-            found.files_searched += 1;
-            let path = self.guard.display(location);
-            let mut sink = Collect { path, matcher, limit: query.limit, found: &mut found };
-            // A file that cannot be read is as if it were not there; others still count.
-            let _ = searcher.search_file(matcher, &file, &mut sink);
+            (searched, found)
+        };
+        let threads = threads().min(files.len() / FILES_PER_THREAD);
+        let parts = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            // One that panicked found nothing.
+            others.into_iter().filter_map(|thread| thread.join().ok()).chain([own]).collect::<Vec<_>>()
+        });
+        let mut matches =
+            Matches { files_searched: parts.iter().map(|part| part.0).sum(), ..Matches::default() };
+        let mut found: Vec<(usize, Vec<(u64, String)>)> = parts.into_iter().flat_map(|part| part.1).collect();
+        found.sort_by_key(|(index, _)| *index);
+        for (index, lines) in found {
+            let path = self.guard.display(&files[index]);
+            for (line, text) in lines {
+                if matches.matches.len() == limit {
+                    matches.more = true;
+                    return matches;
+                }
+                matches.matches.push(Match { path: path.clone(), line, text });
+            }
         }
-        Ok(found)
+        matches
     }
 
     /// Every file the ignore rules leave, in the order of the walk.
     pub fn files(&self, limit: usize) -> Vec<String> {
-        let mut files = Vec::new();
-        let Ok(base) = self.guard.directory(".") else { return files };
-        self.each_file(&base, &AtomicBool::new(false), &mut |_, location| {
-            files.push(self.guard.display(location));
-            files.len() < limit
+        let Ok(base) = self.guard.directory(".") else { return Vec::new() };
+        let top = self.guard.absolute(&base);
+        let files = walk(&top, Rules::SEARCH, None).flatten().filter_map(|entry| {
+            let relative = entry.path().strip_prefix(&top).ok()?;
+            let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
+            is_file.then(|| self.guard.display(&self.guard.beneath(&base, relative)))
         });
-        files
+        files.take(limit).collect()
     }
 
-    /// Calls `visit` with the path beneath `base` and the place of each file, until it says no.
-    fn each_file(
+    /// Every file beneath `base` that is wanted, by its path from there, sorted. Several threads look: in a large tree
+    /// most of the time goes to opening directories.
+    fn files_beneath(
         &self,
         base: &Location,
         cancel: &AtomicBool,
-        visit: &mut dyn FnMut(&Path, &Location) -> bool,
-    ) {
+        wanted: &(dyn Fn(&Path) -> bool + Sync),
+    ) -> Vec<PathBuf> {
         let top = self.guard.absolute(base);
-        for entry in walker(&top, None).flatten() {
-            if cancel.load(Ordering::Relaxed) {
-                return;
-            }
-            let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
-            if let (true, Ok(relative)) = (is_file, entry.path().strip_prefix(&top))
-                && !visit(relative, &self.guard.beneath(base, relative))
-            {
-                return;
-            }
-        }
+        let (sender, found) = std::sync::mpsc::channel();
+        builder(&top, Rules::SEARCH).threads(threads()).build_parallel().run(|| {
+            let (sender, top) = (sender.clone(), &top);
+            Box::new(move |entry| {
+                if cancel.load(Ordering::Relaxed) {
+                    return WalkState::Quit;
+                }
+                if let Ok(entry) = entry
+                    && entry.file_type().is_some_and(|kind| kind.is_file())
+                    && let Ok(relative) = entry.path().strip_prefix(top)
+                    && wanted(relative)
+                {
+                    // The other end waits until all are through.
+                    let _ = sender.send(relative.to_path_buf());
+                }
+                WalkState::Continue
+            })
+        });
+        drop(sender);
+        let mut found: Vec<PathBuf> = found.into_iter().collect();
+        found.sort_unstable_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
+        found
     }
 
     pub(super) fn missing_file(&self, path: &str) -> WorkspaceError {
@@ -222,33 +268,6 @@ impl Listing {
             self.left_out += 1;
         }
     }
-}
-
-fn walker(top: &Path, depth: Option<usize>) -> ignore::Walk {
-    WalkBuilder::new(top)
-        .hidden(false)
-        // Rules of directories above count when the workspace is part of a repository.
-        .parents(true)
-        .ignore(true)
-        .git_ignore(true)
-        .git_exclude(true)
-        // The user's own excludes would make the same repository look different on every machine.
-        .git_global(false)
-        .require_git(false)
-        .follow_links(false)
-        .max_depth(depth)
-        .sort_by_file_name(|a, b| a.cmp(b))
-        .filter_entry(|entry: &DirEntry| entry.depth() == 0 || !is_made(entry))
-        .build()
-}
-
-/// `.git`, and directories that tools fill and that nobody reads, also where no ignore rule names them: build
-/// directories tagged as caches (<https://bford.info/cachedir/>; cargo's `target` is), installed packages, bytecode.
-fn is_made(entry: &DirEntry) -> bool {
-    let name = entry.file_name();
-    entry.file_type().is_some_and(|kind| kind.is_dir())
-        && (name == "node_modules" || name == "__pycache__" || entry.path().join("CACHEDIR.TAG").is_file())
-        || name == ".git"
 }
 
 struct PathGlob {
@@ -302,30 +321,26 @@ fn matcher(pattern: &str, any_case: bool) -> Result<(RegexMatcher, bool), Worksp
     }
 }
 
+/// The matches of one file: one more than are wanted says that there are more.
 struct Collect<'a> {
-    path: String,
     matcher: &'a RegexMatcher,
     limit: usize,
-    found: &'a mut Matches,
+    matches: Vec<(u64, String)>,
 }
 
 impl Sink for Collect<'_> {
     type Error = std::io::Error;
 
     fn matched(&mut self, _: &Searcher, matched: &SinkMatch<'_>) -> Result<bool, Self::Error> {
-        if self.found.matches.len() >= self.limit {
-            self.found.more = true;
-            return Ok(false);
-        }
         let bytes = matched.bytes();
         let at = self.matcher.find(bytes)?.map_or(0, |place| place.start());
-        self.found.matches.push(Match {
-            path: self.path.clone(),
-            line: matched.line_number().unwrap_or(0),
-            text: shorten(bytes, at),
-        });
-        Ok(true)
+        self.matches.push((matched.line_number().unwrap_or(0), shorten(bytes, at)));
+        Ok(self.matches.len() <= self.limit)
     }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS)
 }
 
 /// A line without its break; a long one only around `at`.

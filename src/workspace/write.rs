@@ -65,7 +65,16 @@ impl Attributes {
     }
 }
 
-/// Puts `bytes` in the place of `name` in `directory`. `temporary` is what the new file is called until then: a
+/// When written bytes have to be on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// When the call returns.
+    Now,
+    /// Whoever writes many files syncs all of them at the end.
+    Later,
+}
+
+/// Puts `bytes` in the place of `name` in `directory`, and on disk. `temporary` is what the new file is called until then: a
 /// [`temporary_name`].
 pub fn replace(
     directory: &OwnedFd,
@@ -75,6 +84,19 @@ pub fn replace(
     expected: Expected,
     temporary: &str,
 ) -> Result<(), WriteError> {
+    put(directory, name, bytes, attributes, expected, temporary, Sync::Now)
+}
+
+/// The same, on disk now or later.
+pub fn put(
+    directory: &OwnedFd,
+    name: &OsStr,
+    bytes: &[u8],
+    attributes: Attributes,
+    expected: Expected,
+    temporary: &str,
+    when: Sync,
+) -> Result<(), WriteError> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // Where the mode is to be copied, nobody else reads the new text before that is done.
     let mode = match &attributes {
@@ -83,14 +105,16 @@ pub fn replace(
     };
     faults::step()?;
     let file = rustix::fs::openat(directory, temporary, flags, Mode::from_raw_mode(mode))?;
-    let written = fill(File::from(file), bytes, &attributes)
+    let written = fill(File::from(file), bytes, &attributes, when)
         .and_then(|()| put_in_place(directory, temporary, name, expected));
     if written.is_err() {
         let _ = unlink(directory, temporary.as_ref());
     }
     written?;
-    // The rename is done; a directory that cannot be synced (some network file systems) does not undo it.
-    let _ = sync(directory);
+    if when == Sync::Now {
+        // The rename is done; a directory that cannot be synced (some network file systems) does not undo it.
+        let _ = sync(directory);
+    }
     Ok(())
 }
 
@@ -114,7 +138,7 @@ pub fn sync(file: impl AsFd) -> Result<(), Errno> {
     rustix::fs::fsync(file)
 }
 
-fn fill(mut file: File, bytes: &[u8], attributes: &Attributes) -> Result<(), WriteError> {
+fn fill(mut file: File, bytes: &[u8], attributes: &Attributes, when: Sync) -> Result<(), WriteError> {
     faults::step()?;
     file.write_all(bytes)?;
     if let Attributes::Like(like) = attributes {
@@ -133,7 +157,9 @@ fn fill(mut file: File, bytes: &[u8], attributes: &Attributes) -> Result<(), Wri
         faults::step()?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
     }
-    sync(&file)?;
+    if when == Sync::Now {
+        sync(&file)?;
+    }
     Ok(())
 }
 
@@ -192,11 +218,11 @@ fn current(directory: &OwnedFd, name: &OsStr) -> Result<Expected, WriteError> {
     if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
         return Err(WriteError::Changed);
     }
-    Ok(Expected::Hash(hash_of(File::from(file))?))
+    Ok(Expected::Hash(hash_rest(&mut File::from(file))?))
 }
 
 /// The hash of what is left to read of a file.
-pub fn hash_of(mut file: File) -> std::io::Result<Hash> {
+pub fn hash_rest(file: &mut File) -> std::io::Result<Hash> {
     let mut digest = Sha256::new();
     let mut buffer = [0; 16 * 1024];
     loop {

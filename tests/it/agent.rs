@@ -533,7 +533,7 @@ fn undo_takes_back_files_and_conversation() {
     assert!(project.text("src/add.sh").contains('+'));
     running.send(Op::Undo);
     let restored = running.until(|event| match event {
-        Event::Undone { restored, kept } => Some((restored.clone(), kept.clone())),
+        Event::Undone { restored, kept, .. } => Some((restored.clone(), kept.clone())),
         _ => None,
     });
     assert_eq!(restored, (vec!["src/add.sh".to_string()], vec![]));

@@ -1,6 +1,9 @@
 //! Chat formats and the tool-call parser against `fixtures/chat`, and their properties: rendering by increments equals
 //! rendering whole, reading does not depend on how the text is split, and a rendered call reads back as it was.
 
+mod fuzz;
+
+use fuzz::FRAGMENTS;
 use proptest::prelude::*;
 use qwright::chat::{
     ChatFormat, Message, ParseEvent, Parsed, Role, Segment, ToolCall, ToolCallParser, ToolSpec, format,
@@ -244,22 +247,7 @@ fn conversations_are_accepted_in_every_spelling() {
 
 /// The whole reading, events merged where neighbours are of one kind.
 fn read(format: ChatFormat, pieces: &[&[u8]], opened_think: bool) -> (Vec<ParseEvent>, Parsed) {
-    let mut parser = ToolCallParser::new(format, &specs(), opened_think);
-    let mut events = Vec::new();
-    for piece in pieces {
-        events.extend(parser.push_bytes(piece));
-    }
-    let (last, parsed) = parser.finish();
-    events.extend(last);
-    let mut merged: Vec<ParseEvent> = Vec::new();
-    for event in events {
-        match (merged.last_mut(), event) {
-            (Some(ParseEvent::Text(text)), ParseEvent::Text(more)) => text.push_str(&more),
-            (Some(ParseEvent::Thinking(text)), ParseEvent::Thinking(more)) => text.push_str(&more),
-            (_, event) => merged.push(event),
-        }
-    }
-    (merged, parsed)
+    fuzz::read(&specs(), format, pieces, opened_think)
 }
 
 #[test]
@@ -355,50 +343,8 @@ fn read_one(text: &str) -> (Vec<ParseEvent>, Parsed) {
     read(ChatFormat::Qwen3Coder, &[text.as_bytes()], false)
 }
 
-/// Everything that could be mistaken for structure, and some plain text.
+/// What could be mistaken for structure, and some plain text.
 fn fragment() -> impl Strategy<Value = String> {
-    const FRAGMENTS: [&str; 40] = [
-        "<tool_call>",
-        "</tool_call>",
-        "<function=read_file>",
-        "<function=",
-        "</function>",
-        "<parameter=path>",
-        "<parameter=content>",
-        "<parameter=",
-        "</parameter>",
-        "<tools>",
-        "</tools>",
-        "<think>",
-        "</think>",
-        "\n",
-        "\n\n",
-        "\r\n",
-        " ",
-        "\t",
-        "{",
-        "}",
-        "{{",
-        "}}",
-        "[",
-        "]",
-        "\"",
-        "'",
-        "\\",
-        ":",
-        ",",
-        "```",
-        "```json\n",
-        "{\"name\": \"read_file\", ",
-        "\"arguments\": {\"path\": \"a\"}}",
-        "{\"name\"",
-        "<",
-        ">",
-        "read_file",
-        "é漢",
-        "null",
-        "x",
-    ];
     prop_oneof![4 => proptest::sample::select(&FRAGMENTS[..]).prop_map(str::to_string), 1 => ".{0,5}"]
 }
 
@@ -435,6 +381,12 @@ fn ends_early(value: &str) -> bool {
         }
     });
     ends || next
+}
+
+#[test]
+fn random_answers_leave_the_parser_whole() {
+    let tally = fuzz::run(&specs(), 1, 0..20_000).unwrap();
+    assert!(tally.calls > 2000 && tally.truncated > 500 && tally.problems > 500, "{tally:?}");
 }
 
 proptest! {

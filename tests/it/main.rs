@@ -37,4 +37,5 @@ mod tokenizer;
 mod tools;
 mod tools_command;
 mod tui;
+mod undo;
 mod workspace;

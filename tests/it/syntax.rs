@@ -103,6 +103,7 @@ fn an_outline_of_five_thousand_lines_has_them_all() {
     assert!(text.lines().count() >= 5000);
     let found = Parsed::new(Language::Rust, &text).unwrap().outline();
     assert_eq!(found.len(), 400);
-    let last = Definition { kind: "method", name: "f".into(), first_line: 5176, last_line: 5199, depth: 1 };
+    let last =
+        Definition { kind: "method".into(), name: "f".into(), first_line: 5176, last_line: 5199, depth: 1 };
     assert_eq!(found[399], last);
 }

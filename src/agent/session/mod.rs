@@ -28,7 +28,7 @@ use crate::chat::{Message, Role, ToolSpec};
 use crate::model::Model;
 use crate::tools::Registry;
 use crate::workspace::shell::Shell;
-use crate::workspace::{Kept, UndoReport, Workspace, diff};
+use crate::workspace::{Kept, UndoReport, Workspace};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -191,6 +191,9 @@ impl Session {
         let news = Arc::new(AtomicBool::new(false));
         let flags = (cancel.clone(), news.clone());
         thread::spawn(move || ops::pass_on(&passed, &pass, &flags.0, &flags.1));
+        // Where there is no place for state there is one for what ends with the session.
+        let places = options.state.as_ref().map(|state| state.join("checkpoints"));
+        workspace.keep_checkpoints(&places.unwrap_or_else(std::env::temp_dir), options.state.as_deref());
         let tools = match &options.allowed_tools {
             Some(allowed) => {
                 Registry::standard().subset(&allowed.iter().map(String::as_str).collect::<Vec<_>>())
@@ -416,12 +419,13 @@ impl Session {
     /// A change that did not help goes; what cannot be taken back stays, and the model reads the files as they are.
     fn take_back(&mut self, forget: bool) {
         let mark = self.talk.turns.last().and_then(|turn| turn.mark);
-        let undone = mark.and_then(|mark| self.workspace.undo_since(mark).ok());
+        // What the check made of the files that were tried (a build, caches) stays for the next one.
+        let taken = mark.and_then(|mark| self.workspace.undo_writes_since(mark).ok());
         if forget && self.before_try < self.talk.history.len() {
             self.record(Record::Cut { messages: self.before_try });
         }
-        if let Some(report) = undone {
-            self.emit(Event::Undone { restored: report.restored, kept: report.kept });
+        if let Some(report) = taken {
+            self.emit(undone(report));
         }
     }
 
@@ -456,22 +460,11 @@ impl Session {
         self.so_far.spend(&outcome);
         outcome.usage += std::mem::take(&mut self.spent);
         outcome.compactions = std::mem::take(&mut self.compactions);
-        if let Some(mark) = self.talk.turns.last().and_then(|turn| turn.mark) {
-            outcome.diff = self
-                .workspace
-                .changes_since(mark)
-                .iter()
-                .map(|change| {
-                    let sides = diff::Sides {
-                        before: change.before.as_deref(),
-                        after: change.after.as_deref(),
-                        mode: change.mode,
-                    };
-                    diff::unified(&change.path, sides)
-                })
-                .collect();
-        }
+        // What a command did to them is no part of the turn's diff.
         outcome.denials.extend(self.put_back_protected());
+        if let Some(mark) = self.talk.turns.last().and_then(|turn| turn.mark) {
+            outcome.diff = self.workspace.diff_since(mark);
+        }
         self.record(Record::Finished { outcome: outcome.clone() });
         if self.options.one_run {
             outcome.diff = self.workspace.session_diff();
@@ -488,7 +481,7 @@ impl Session {
         let (Some(turn), Some(back)) = (self.talk.turns.last(), self.talk.without_last_turn()) else {
             return self.emit(Event::Error { message: "There is no turn to undo.".into(), hint: None });
         };
-        let undone = match turn.mark {
+        let taken = match turn.mark {
             Some(mark) => self.workspace.undo_since(mark),
             // What files were before is kept in memory, by the process that changed them.
             None if turn.changed => {
@@ -500,10 +493,10 @@ impl Session {
             }
             None => Ok(UndoReport::default()),
         };
-        match undone {
+        match taken {
             Ok(report) => {
                 self.record(back);
-                self.emit(Event::Undone { restored: report.restored, kept: report.kept });
+                self.emit(undone(report));
             }
             Err(error) => {
                 self.emit(Event::Error { message: format!("nothing was undone: {error}"), hint: None });
@@ -526,4 +519,8 @@ impl Session {
     fn emit(&self, event: Event) {
         let _ = self.events.send(event);
     }
+}
+
+fn undone(report: UndoReport) -> Event {
+    Event::Undone { restored: report.restored, kept: report.kept, outside: report.outside }
 }

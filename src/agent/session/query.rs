@@ -19,10 +19,9 @@ impl Session {
     fn changes(&self) -> Answer {
         let (mut changes, mut others) = (Vec::new(), Vec::new());
         for change in self.workspace.changes() {
-            let text = |bytes: Option<Vec<u8>>| bytes.map(String::from_utf8).transpose().ok();
-            match (text(change.before), text(change.after)) {
-                (Some(before), Some(after)) => changes.push(Change { path: change.path, before, after }),
-                _ => others.push(change.path),
+            match change.texts() {
+                Some((before, after)) => changes.push(Change { path: change.path, before, after }),
+                None => others.push(change.path),
             }
         }
         Answer::Changes { changes, others }
@@ -88,7 +87,7 @@ impl Session {
         self.emit(Event::ToolCallStarted { id, name: name.clone(), summary: command.to_string() });
         let asked = ShellCommand { command: command.into(), directory: None, timeout: None, network: false };
         let mut show = |text: &str| self.emit(Event::ToolOutput { id, text: text.to_string() });
-        let (ok, summary) = match self.shell.run(self.workspace.root(), &asked, &self.cancel, &mut show) {
+        let (ok, summary) = match self.workspace.run_command(&self.shell, &asked, &self.cancel, &mut show) {
             Ok(outcome) => match outcome.exit {
                 Some(0) => (true, command.to_string()),
                 Some(code) => (false, format!("{command}: exit status {code}")),

@@ -1,8 +1,8 @@
 //! The directories that files lie in: opened, made where missing, and removed again where nothing came of it.
 
-use super::{Guard, Location, io_error, open_beneath};
+use super::{Guard, Location, directory_flags, io_error, open_beneath};
 use crate::workspace::{WorkspaceError, faults};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -13,9 +13,22 @@ impl Guard {
         Location { root: location.root, names: names.to_vec() }
     }
 
-    /// A handle on the directory that holds `location`; `None` where it is not there.
-    pub fn open_parent(&self, location: &Location) -> Result<Option<OwnedFd>, WorkspaceError> {
-        self.open_directory(&Self::parent(location))
+    /// A handle on the directory that holds `location`; `None` where there is none, or a link stands in the way. One that
+    /// may not be read can be written in all the same, but not synced.
+    pub fn open_parent(&self, location: &Location) -> Result<Option<OwnedFd>, Errno> {
+        let (Some((parent, _)), Some(root)) = (location.split(), self.roots.get(location.root)) else {
+            return Ok(None);
+        };
+        let open = |flags| open_beneath(root.handle.as_fd(), parent, flags, Mode::empty());
+        let opened = match open(OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC) {
+            Err(Errno::ACCESS) => open(directory_flags()),
+            opened => opened,
+        };
+        match opened {
+            Ok(handle) => Ok(Some(handle)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// The directories that [`Guard::make_parent`] would make, the outermost first.

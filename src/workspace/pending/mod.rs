@@ -50,6 +50,11 @@ impl Workspace {
         recovery
     }
 
+    /// The directory of this program's state, outside the repository; `None` where there is none that can be written.
+    pub fn state_directory(&self) -> Option<&Path> {
+        self.pending.as_deref()?.parent()
+    }
+
     /// Records what is about to be done, where that is more than one file.
     pub(super) fn begin(&self, parts: impl FnOnce() -> Vec<Part>) -> Result<Option<Begun>, WorkspaceError> {
         let Some(directory) = &self.pending else { return Ok(None) };

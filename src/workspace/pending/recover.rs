@@ -4,8 +4,8 @@
 use super::record::{Name, Part, Place, Record};
 use super::{DAMAGED, DRAFT, RECORD, remove, sync_directory};
 use crate::workspace::guard::Location;
-use crate::workspace::journal::Unrestored;
-use crate::workspace::{Workspace, WorkspaceError, read_error, write};
+use crate::workspace::write::{self, Attributes, Hash, WriteError};
+use crate::workspace::{Workspace, WorkspaceError, read_error};
 use rustix::fs::{Access, FlockOperation, Mode, OFlags, flock};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
@@ -56,6 +56,13 @@ enum Found {
     Before,
     After,
     Neither,
+}
+
+/// Why a file was not put back.
+enum Unrestored {
+    /// It is somebody else's by now.
+    Changed(&'static str),
+    Failed(String),
 }
 
 /// What becomes of a record.
@@ -231,11 +238,60 @@ impl Workspace {
         self.restore(location, before, part.after.as_ref().map(|after| after.hash), temporary)
     }
 
+    /// Makes one file what it was, where it still is what was written (`after`).
+    fn restore(
+        &self,
+        location: &Location,
+        before: Option<(&[u8], u32)>,
+        after: Option<Hash>,
+        temporary: &str,
+    ) -> Result<(), Unrestored> {
+        let changed = || Unrestored::Changed("it was changed by someone else since");
+        let now = self.now(location);
+        match (&now, after) {
+            (None, _) if before.is_none() => return Ok(()),
+            (None, Some(_)) => return Err(Unrestored::Changed("it was removed since")),
+            (None, None) => {}
+            (Some((now, _)), after) if Some(write::hash(now)) == after => {}
+            (Some(_), _) => return Err(changed()),
+        }
+        let describe = |error: WriteError| match error {
+            WriteError::Changed => changed(),
+            WriteError::Io(errno) => Unrestored::Failed(errno.to_string()),
+        };
+        let failed = |error: WorkspaceError| Unrestored::Failed(error.to_string());
+        let (directory, _) = self.guard.make_parent(location).map_err(failed)?;
+        let name = self.guard.name(location).map_err(failed)?;
+        match (before, after) {
+            (None, Some(after)) => write::remove(&directory, name, after).map_err(describe),
+            (None, None) => Ok(()),
+            (Some((bytes, mode)), Some(after)) => {
+                let Ok(Some((_, mut stat))) = self.guard.open_file(location) else { return Err(changed()) };
+                stat.st_mode = mode;
+                let expected = write::Expected::Hash(after);
+                write::replace(&directory, name, bytes, Attributes::Like(stat), expected, temporary)
+                    .map_err(describe)
+            }
+            (Some((bytes, mode)), None) => {
+                let (attributes, expected) = (Attributes::Exactly(mode), write::Expected::Absent);
+                write::replace(&directory, name, bytes, attributes, expected, temporary).map_err(describe)
+            }
+        }
+    }
+
+    /// Bytes and mode of what is there.
+    pub(in crate::workspace) fn now(&self, location: &Location) -> Option<(Vec<u8>, u32)> {
+        let (mut file, stat) = self.guard.open_file(location).ok()??;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).ok()?;
+        Some((bytes, stat.st_mode))
+    }
+
     fn found(&self, location: &Location, part: &Part) -> Result<Found, WorkspaceError> {
         let now = match self.guard.open_file(location) {
-            Ok(Some((file, stat))) => {
+            Ok(Some((mut file, stat))) => {
                 let path = self.guard.display(location);
-                let hash = write::hash_of(file).map_err(|error| read_error(&path, &error))?;
+                let hash = write::hash_rest(&mut file).map_err(|error| read_error(&path, &error))?;
                 Some((hash, stat.st_mode & 0o7777))
             }
             Ok(None) => None,

@@ -3,11 +3,13 @@
 //! again. Ignored files are left out, by the rules as they were at the beginning.
 
 use crate::workspace::WorkspaceError;
+use crate::workspace::git;
+use crate::workspace::node::Stamp;
+use crate::workspace::walk::{Rules, walk};
 use git2::{
     Config, DiffFormat, DiffOptions, Index, IndexEntry, IndexTime, ObjectType, Oid, Repository,
     RepositoryOpenFlags,
 };
-use ignore::WalkBuilder;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
@@ -30,21 +32,6 @@ struct Entry {
     id: Oid,
     mode: u32,
     stamp: Stamp,
-}
-
-/// A file that has the same one was not written: the time of a change of status cannot be set back.
-#[derive(Clone, Copy, PartialEq)]
-struct Stamp {
-    inode: u64,
-    size: u64,
-    mode: u32,
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(of: &Metadata) -> Self {
-        Self { inode: of.ino(), size: of.size(), mode: of.mode(), changed: (of.ctime(), of.ctime_nsec()) }
-    }
 }
 
 impl Snapshots {
@@ -101,15 +88,9 @@ impl Snapshots {
 
     /// Every file and link that the ignore rules of the tree itself leave in.
     fn not_ignored(&self) -> HashSet<PathBuf> {
-        let mut walk = WalkBuilder::new(&self.top);
-        walk.standard_filters(false)
-            .git_ignore(true)
-            .git_exclude(true)
-            .require_git(false)
-            .follow_links(false);
-        walk.filter_entry(|entry| entry.file_name() != ".git");
-        let files =
-            walk.build().flatten().filter(|entry| entry.file_type().is_some_and(|kind| !kind.is_dir()));
+        let files = walk(&self.top, Rules::GIT, None)
+            .flatten()
+            .filter(|entry| entry.file_type().is_some_and(|kind| !kind.is_dir()));
         files.filter_map(|entry| Some(entry.path().strip_prefix(&self.top).ok()?.to_path_buf())).collect()
     }
 
@@ -119,9 +100,7 @@ impl Snapshots {
         let Ok(repository) = Repository::open_ext(&self.top, RepositoryOpenFlags::NO_SEARCH, none) else {
             return Vec::new();
         };
-        let Ok(index) = repository.index() else { return Vec::new() };
-        let path = |entry: IndexEntry| PathBuf::from(std::ffi::OsStr::from_bytes(&entry.path));
-        index.iter().map(path).collect()
+        git::tracked(&repository)
     }
 
     fn take_in(&self, paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, Entry>, WorkspaceError> {

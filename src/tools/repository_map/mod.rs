@@ -2,9 +2,12 @@
 //! first time. A definition counts by the number of other files that hold its name, shared among all that bear it.
 //! Plain text and trees; what a name really refers to is not worked out, and need not be for a ranking.
 
-use crate::syntax::{Definition, Language, Parsed};
+mod outlines;
+
+use crate::syntax::{Definition, Language};
 use crate::workspace::Workspace;
 use crate::workspace::text::Content;
+use outlines::Outlines;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,21 +42,24 @@ fn read(workspace: &Workspace, beneath: &str, cancel: &AtomicBool) -> (Vec<File>
     let inside = |path: &str| {
         beneath.is_empty() || path.strip_prefix(beneath).is_some_and(|rest| rest.starts_with('/'))
     };
-    let (mut files, mut left) = (Vec::new(), MAX_BYTES);
+    let mut outlines = Outlines::of(workspace);
+    let (mut files, mut left, mut all) = (Vec::new(), MAX_BYTES, true);
     for path in workspace.files(MAX_FILES).into_iter().filter(|path| inside(path)) {
         let Some(language) = Language::of_path(&path) else { continue };
         if matches!(language, Language::Json | Language::Toml) {
             continue;
         }
         if cancel.load(Ordering::Relaxed) || left == 0 {
-            return (files, false);
+            all = false;
+            break;
         }
         let Some(text) = text(workspace, &path) else { continue };
         left = left.saturating_sub(text.len());
-        let Some(parsed) = Parsed::new(language, &text) else { continue };
-        files.push(File { path, definitions: parsed.outline(), words: words(&text) });
+        let Some(definitions) = outlines.outline(language, &text) else { continue };
+        files.push(File { path, definitions, words: words(&text) });
     }
-    (files, true)
+    outlines.save();
+    (files, all)
 }
 
 fn text(workspace: &Workspace, path: &str) -> Option<String> {
@@ -166,6 +172,35 @@ mod tests {
             ["src/money.py", "src/shop.py", "tests/test_money.py"]
         );
         assert!(map.contains("\n  class Money 1-3\n"), "{map}");
+    }
+
+    #[test]
+    fn what_did_not_change_is_not_parsed_again() {
+        let (files, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let write = |path: &str, text: &str| std::fs::write(files.path().join(path), text).unwrap();
+        write("a.py", "def first():\n    pass\n");
+        write("b.py", "def second():\n    pass\n");
+        let parsed = || {
+            let mut workspace = Workspace::open(files.path(), &[]).unwrap();
+            workspace.use_state(state.path());
+            let mut outlines = Outlines::of(&workspace);
+            for path in ["a.py", "b.py"] {
+                let text = text(&workspace, path).unwrap();
+                assert_eq!(outlines.outline(Language::Python, &text).unwrap().len(), 1);
+            }
+            let map = repository_map(&workspace, "", 1000, &AtomicBool::new(false));
+            (outlines.new, map)
+        };
+        let (new, map) = parsed();
+        assert_eq!((new, parsed()), (2, (0, map)));
+        write("b.py", "def third():\n    pass\n");
+        let (new, map) = parsed();
+        assert!(new == 1 && map.contains("third") && !map.contains("second"), "{new} {map}");
+        // What is damaged is worked out again.
+        for kept in std::fs::read_dir(state.path().join("outlines")).unwrap() {
+            std::fs::write(kept.unwrap().path(), "{").unwrap();
+        }
+        assert_eq!(parsed(), (2, map));
     }
 
     #[test]
