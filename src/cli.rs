@@ -1,6 +1,7 @@
 //! Flags and subcommands. The help texts are the documentation of each.
 
 use crate::commands::bench::BenchArgs;
+use crate::commands::log::LogArgs;
 use crate::commands::{self, CommandResult, Failure, exit, inspect_chat, load};
 use crate::config::{Config, Env, LoadOptions};
 use crate::engine::kv::KvType;
@@ -18,6 +19,8 @@ pub struct Cli {
     pub command: Option<Command>,
     #[command(flatten)]
     pub tui: commands::tui::TuiArgs,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// Which model, and how it runs.
@@ -159,6 +162,13 @@ impl ModelArgs {
 
 impl Cli {
     pub fn run(self) -> CommandResult {
+        self.log.begin(self.command.is_none())?;
+        let result = self.carry_out();
+        LogArgs::end(&result);
+        result
+    }
+
+    fn carry_out(self) -> CommandResult {
         let Some(command) = self.command else { return commands::tui::command(self.tui) };
         match command {
             Command::Demo(args) => commands::demo::run(&args, interrupts()?),

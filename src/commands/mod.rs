@@ -19,6 +19,7 @@ pub mod inspect_gguf;
 pub mod inspect_outline;
 pub mod inspect_session;
 pub mod load;
+pub mod log;
 pub mod memory;
 pub mod models;
 mod rules;

@@ -23,25 +23,58 @@ impl Default for Timeouts {
     }
 }
 
-/// Where the model hub is, and who asks.
+/// Where files are had, and who asks.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
+    pub site: Site,
     pub url: String,
     pub token: Option<String>,
+}
+
+/// Whose addresses and names of variables it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Site {
+    Hub,
+    /// <https://modelscope.cn>: the same repositories under their own addresses.
+    ModelScope,
+}
+
+impl Site {
+    fn token_variable(self) -> &'static str {
+        match self {
+            Self::Hub => "HF_TOKEN",
+            Self::ModelScope => "MODELSCOPE_API_TOKEN",
+        }
+    }
 }
 
 impl Endpoint {
     /// The public hub, or what `HF_ENDPOINT` and `HF_TOKEN` say.
     pub fn from_env(env: &crate::config::Env) -> Self {
-        let url = env.text("HF_ENDPOINT").unwrap_or("https://huggingface.co");
+        Self::at(Site::Hub, env.text("HF_ENDPOINT").unwrap_or("https://huggingface.co"), env)
+    }
+
+    /// What is asked when the hub does not give a file: ModelScope, or what `MODELSCOPE_ENDPOINT` says. Nobody where only
+    /// `HF_ENDPOINT` is named: whoever names a hub of their own means that one.
+    pub fn second_from_env(env: &crate::config::Env) -> Option<Self> {
+        let named = env.text("MODELSCOPE_ENDPOINT");
+        let usual = env.text("HF_ENDPOINT").is_none().then_some("https://modelscope.cn");
+        named.or(usual).map(|url| Self::at(Site::ModelScope, url, env))
+    }
+
+    fn at(site: Site, url: &str, env: &crate::config::Env) -> Self {
         Self {
+            site,
             url: url.trim().trim_end_matches('/').to_string(),
-            token: env.text("HF_TOKEN").map(|t| t.trim().to_string()).filter(|t| !t.is_empty()),
+            token: env.text(site.token_variable()).map(|t| t.trim().to_string()).filter(|t| !t.is_empty()),
         }
     }
 
     pub fn file_url(&self, repository: &str, path: &str) -> String {
-        format!("{}/{repository}/resolve/main/{path}", self.url)
+        match self.site {
+            Site::Hub => format!("{}/{repository}/resolve/main/{path}", self.url),
+            Site::ModelScope => format!("{}/models/{repository}/resolve/master/{path}", self.url),
+        }
     }
 
     /// `host[:port]`, for messages: a user's endpoint may carry a password.
@@ -145,8 +178,9 @@ impl Client {
         })
     }
 
-    /// Asks for the file at `url` from byte `from` on. The token goes to the endpoint's own origin only.
-    pub fn get(&self, url: &str, token: Option<&str>, from: u64) -> Result<Offer, HttpFailure> {
+    /// Asks for the file at `url` from byte `from` on. The endpoint's token goes to its own origin only.
+    pub fn get(&self, endpoint: &Endpoint, url: &str, from: u64) -> Result<Offer, HttpFailure> {
+        let token = endpoint.token.as_deref();
         let mut uri: Uri = url.parse().map_err(|_| HttpFailure::new("its address is not a URL"))?;
         let origin = origin_of(&uri)?;
         let (mut linked_size, mut linked_etag) = (None, None);
@@ -180,7 +214,7 @@ impl Client {
                     let range = header("content-range").and_then(parse_content_range);
                     range.ok_or_else(|| HttpFailure::new("answers a range without saying which"))?
                 }
-                _ => return Err(status_failure(status, token.is_some())),
+                _ => return Err(status_failure(status, endpoint)),
             };
             if start != 0 && start != from {
                 return Err(HttpFailure::new(format!("sent bytes from {start} when asked from {from}")));
@@ -239,11 +273,12 @@ fn io_message(error: &std::io::Error) -> String {
     }
 }
 
-fn status_failure(status: u16, with_token: bool) -> HttpFailure {
-    let message = match (status, with_token) {
-        (401, false) => "needs a token: set HF_TOKEN (401)".into(),
-        (401, true) => "the token in HF_TOKEN is not accepted (401)".into(),
-        (403, _) => "access is refused: accept the model's terms on the hub, or check HF_TOKEN (403)".into(),
+fn status_failure(status: u16, endpoint: &Endpoint) -> HttpFailure {
+    let variable = endpoint.site.token_variable();
+    let message = match (status, endpoint.token.is_some()) {
+        (401, false) => format!("needs a token: set {variable} (401)"),
+        (401, true) => format!("the token in {variable} is not accepted (401)"),
+        (403, _) => format!("access is refused: accept the model's terms there, or check {variable} (403)"),
         (404, _) => "has no such file (404)".into(),
         (416, _) => "has fewer bytes than are here already (416)".into(),
         (429, _) => "too many requests (429)".into(),

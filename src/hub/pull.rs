@@ -29,6 +29,8 @@ pub struct PullOptions {
     /// Where models live.
     pub dir: PathBuf,
     pub endpoint: Endpoint,
+    /// Asked where the first does not give the file.
+    pub second: Option<Endpoint>,
     pub pip: PipClient,
     /// Nothing may connect: only what is here already counts.
     pub offline: bool,
@@ -44,6 +46,7 @@ impl PullOptions {
         Self {
             dir,
             endpoint: Endpoint::from_env(env),
+            second: Endpoint::second_from_env(env),
             pip: PipClient::from_env(env),
             offline: env.flag("HF_HUB_OFFLINE"),
             timeouts: Timeouts::default(),
@@ -189,6 +192,9 @@ pub(super) struct Job<'a> {
 /// What is known of a `.part`: whose bytes they are, and (for Python packages) how many parts are in it.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct PartNote {
+    /// Who sent them.
+    #[serde(default)]
+    pub host: Option<String>,
     pub etag: Option<String>,
     pub sha256: Option<String>,
     pub total: Option<u64>,
@@ -209,13 +215,16 @@ impl Job<'_> {
             ));
             return Err(HubError::Sources { file: name, failures });
         }
-        let host = self.options.endpoint.host();
-        match self.hub_source(&host) {
-            Ok(()) => return Ok(()),
-            Err(Fault::Fatal(e)) => return Err(e),
-            Err(Fault::Source(problem)) => {
-                self.report(PullProgress::Note(format!("{host}: {problem}")));
-                failures.push((host, problem));
+        let options = self.options;
+        for endpoint in [Some(&options.endpoint), options.second.as_ref()].into_iter().flatten() {
+            let host = endpoint.host();
+            match self.hub_source(endpoint, &host) {
+                Ok(()) => return Ok(()),
+                Err(Fault::Fatal(e)) => return Err(e),
+                Err(Fault::Source(problem)) => {
+                    self.report(PullProgress::Note(format!("{host}: {problem}")));
+                    failures.push((host, problem));
+                }
             }
         }
         if let Some(parts) = &self.file.pip {
@@ -231,6 +240,11 @@ impl Job<'_> {
     }
 
     pub(super) fn report(&mut self, progress: PullProgress) {
+        match &progress {
+            PullProgress::Source { file, source, .. } => tracing::info!(%file, %source, "file is asked for"),
+            PullProgress::Note(note) => tracing::warn!(%note, "download"),
+            PullProgress::Bytes { .. } | PullProgress::Checking { .. } => {}
+        }
         (self.report)(progress);
     }
 
@@ -260,22 +274,21 @@ impl Job<'_> {
         if self.cancel.load(Ordering::Relaxed) { Err(HubError::Cancelled) } else { Ok(()) }
     }
 
-    fn hub_source(&mut self, host: &str) -> Result<(), Fault> {
+    fn hub_source(&mut self, endpoint: &Endpoint, host: &str) -> Result<(), Fault> {
         self.announce(host);
         let client = Client::new(self.options.timeouts);
         let cancel = self.cancel;
-        client.cancellable(cancel, |client| self.download(client))
+        client.cancellable(cancel, |client| self.download(client, endpoint))
     }
 
     /// Downloads until the file is whole: again from where it broke off as long as each try brings something.
-    fn download(&mut self, client: &Client) -> Result<(), Fault> {
-        let url = self.options.endpoint.file_url(&self.entry.repository, &self.file.path);
+    fn download(&mut self, client: &Client, endpoint: &Endpoint) -> Result<(), Fault> {
         let mut part = Part::open(self, ".part")?;
         let mut tries_without_gain = 0;
         loop {
             self.check_cancel()?;
             let before = part.len;
-            let outcome = self.attempt(client, &url, &mut part);
+            let outcome = self.attempt(client, endpoint, &mut part);
             // After a cancel the connection was shut down; its error means nothing.
             self.check_cancel()?;
             let again = match outcome {
@@ -313,16 +326,17 @@ impl Job<'_> {
     }
 
     /// One request, and its body into the part.
-    fn attempt(&mut self, client: &Client, url: &str, part: &mut Part) -> Result<(), Attempt> {
+    fn attempt(&mut self, client: &Client, endpoint: &Endpoint, part: &mut Part) -> Result<(), Attempt> {
         if part.total().is_some_and(|t| t == part.len) {
             return Ok(()); // An earlier pull ended between the last byte and the rename.
         }
-        let token = self.options.endpoint.token.as_deref();
-        let mut offer = match client.get(url, token, part.len) {
+        let url = endpoint.file_url(&self.entry.repository, &self.file.path);
+        let host = endpoint.host();
+        let mut offer = match client.get(endpoint, &url, part.len) {
             Ok(offer) => offer,
             Err(failure) if failure.beyond_end && part.len > 0 => {
                 part.start_over(self, "the file at the source is another one now")?;
-                client.get(url, token, 0).map_err(Attempt::broken)?
+                client.get(endpoint, &url, 0).map_err(Attempt::broken)?
             }
             Err(failure) => return Err(Attempt::broken(failure)),
         };
@@ -333,8 +347,12 @@ impl Job<'_> {
             return Err(Attempt::Fault(Fault::Source(problem)));
         }
         let same = part.note.etag.is_some() && part.note.etag == offer.etag;
-        // Bytes of unknown origin are used only where a checksum of our own will judge the whole.
-        let may_go_on = same || (part.note.etag.is_none() && self.file.sha256.is_some());
+        let elsewhere = part.note.host.as_ref().is_some_and(|other| *other != host);
+        // Bytes of unknown origin are used only where a checksum of our own will judge the whole, those of another source
+        // where anybody's will: the two call their versions by different names.
+        let may_go_on = same
+            || (part.note.etag.is_none() && self.file.sha256.is_some())
+            || (elsewhere && (self.file.sha256.is_some() || part.note.sha256.is_some()));
         if part.len > 0 && (offer.start == 0 || !may_go_on) {
             let why = if offer.start == 0 {
                 "the source cannot resume"
@@ -343,12 +361,13 @@ impl Job<'_> {
             };
             part.start_over(self, why)?;
             if offer.start != 0 {
-                offer = client.get(url, token, 0).map_err(Attempt::broken)?;
+                offer = client.get(endpoint, &url, 0).map_err(Attempt::broken)?;
             }
         }
         part.note = PartNote {
+            host: Some(host),
             etag: offer.etag.clone(),
-            sha256: offer.sha256.clone(),
+            sha256: offer.sha256.clone().or(part.note.sha256.take().filter(|_| part.len > 0)),
             total: self.file.bytes.or(offer.total),
             ..PartNote::default()
         };

@@ -94,6 +94,8 @@ pub struct App {
     pub hint: Option<String>,
     /// Turns that are taken back by `/rewind`, the words of the last one go to the composer.
     pub taking_back: bool,
+    /// The plan that is asked about.
+    pub plan: String,
     pub effects: Vec<Effect>,
 }
 
@@ -127,6 +129,7 @@ impl App {
             asked_at: None,
             hint: None,
             taking_back: false,
+            plan: String::new(),
             effects: Vec::new(),
         }
     }
@@ -329,6 +332,7 @@ impl App {
         match purpose {
             Purpose::Composer => self.composer.set(text.trim_end_matches('\n')),
             Purpose::Memory => self.effects.push(Effect::Ask(Ask::SaveMemory(text))),
+            Purpose::Plan => self.plan_edited(&text),
             Purpose::Hunk => {
                 if let Some(Overlay::Review(review)) = &mut self.overlay {
                     let outcome = review.edited(text);

@@ -73,10 +73,7 @@ impl App {
             Event::ToolOutput { id, text } => self.transcript.output(id, &text),
             Event::ToolCallFinished { id, name, ok, summary } => {
                 self.transcript.finish(id, &name, ok, &summary);
-                match self.phase {
-                    Phase::Running => self.meter.doing("thinking", now),
-                    _ => self.meter.end_turn(),
-                }
+                self.went_by(now);
             }
             Event::DiffProduced { id, diff } => {
                 let counts = count_diff(&diff);
@@ -105,7 +102,7 @@ impl App {
                 let lines: Vec<String> = dropped.iter().map(|line| format!("  - {line}")).collect();
                 self.note(&format!("{head}\n{}", lines.join("\n")));
                 self.meter.used = after;
-                self.meter.progress = None;
+                self.went_by(now);
             }
             Event::Undone { restored, kept, outside } => self.undone(&restored, &kept, &outside),
             Event::AsideDelta { .. } => self.meter.doing("answering beside", now),
@@ -116,8 +113,19 @@ impl App {
             Event::Answer { answer } => self.answered(answer),
             // Nothing here asks for them.
             Event::Checked { .. } | Event::Message { .. } => {}
-            Event::Error { message, hint } => self.error(&message, hint.as_deref()),
+            Event::Error { message, hint } => {
+                self.error(&message, hint.as_deref());
+                self.went_by(now);
+            }
             Event::TurnFinished { outcome } => self.finished(&outcome, now),
+        }
+    }
+
+    /// What was done beside or between turns came to its end.
+    fn went_by(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Running => self.meter.doing("thinking", now),
+            _ => self.meter.end_turn(),
         }
     }
 
@@ -255,6 +263,7 @@ impl App {
         if self.phase == Phase::Running {
             self.phase = Phase::Ready;
         }
+        self.offer_plan(outcome);
         self.send_next();
     }
 }

@@ -49,6 +49,8 @@ pub enum Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Composer,
+    /// A plan, before it is carried out.
+    Plan,
     Hunk,
     /// A memory file, which is written back.
     Memory,

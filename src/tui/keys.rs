@@ -268,6 +268,7 @@ impl App {
                 self.send(Op::Rewind { turns });
             }
             About::Theme => self.set_theme(&value),
+            About::Plan => self.plan_settled(&value),
             About::Rules => self.remove_rule(value.parse().unwrap_or(usize::MAX)),
             About::First => {
                 self.phase = Phase::Pulling(value.clone());

@@ -31,6 +31,7 @@ mod markdown;
 mod meter;
 mod permissions;
 mod picker;
+mod plan;
 mod review;
 mod search;
 mod slash;

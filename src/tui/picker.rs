@@ -18,6 +18,8 @@ pub enum About {
     Theme,
     /// Which rule is to go.
     Rules,
+    /// What becomes of a plan.
+    Plan,
     /// What to pull when there is no model yet.
     First,
 }

@@ -301,6 +301,7 @@ impl Core {
         };
         // The link names our program even where its file was replaced by an update meanwhile.
         let helper = self.settings.helper.as_deref().unwrap_or(Path::new("/proc/self/exe"));
+        let started = std::time::Instant::now();
         let mut running = Running::start(helper, &plan)?;
         let mut capture = Capture::new(self.settings.keep_bytes, state.next_log());
         let ended = running.follow(timeout, cancel, &mut capture, on_output)?;
@@ -312,6 +313,15 @@ impl Core {
         let (output, log) = capture.finish();
         outcome.truncated = log.is_some();
         (outcome.output, outcome.log) = (output, log);
+        tracing::debug!(
+            command = command.command,
+            sandbox = %tier,
+            exit = outcome.exit,
+            signal = outcome.signal,
+            timed_out = outcome.timed_out,
+            seconds = started.elapsed().as_secs_f32(),
+            "command ran"
+        );
         Ok(outcome)
     }
 

@@ -455,3 +455,31 @@ fn an_answer_has_the_form_of_the_schema_that_was_given() {
     let (code, _, error) = run(&turns, &["Is it fixed?"]);
     assert!(code == Some(2) && error.contains("`pattern`"), "{error}");
 }
+
+#[test]
+fn a_log_says_what_happened_and_no_texts() {
+    let project = Project::new();
+    let log = project.home.path().join("log");
+    let output = project.run(&fix(), &["--log", log.to_str().unwrap(), "-v", "make it say hello"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let text = std::fs::read_to_string(&log).unwrap();
+    for part in [
+        "session began",
+        "call ended",
+        "name=edit ok=true",
+        "command ran",
+        "sh greet.sh",
+        "turn ended",
+        "ended code=0",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("helo") && !text.contains("make it say"), "{text}");
+    assert!(err(&output).contains("turn ended") && !err(&output).contains("command ran"), "{}", err(&output));
+    // Once more: it grows.
+    project.run(&fix(), &["--log", log.to_str().unwrap(), "again"]);
+    assert!(std::fs::read_to_string(&log).unwrap().starts_with(&text));
+    let output = project.run(&fix(), &["--log", "no/such/place", "x"]);
+    assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+    assert!(err(&output).contains("--log no/such/place"), "{}", err(&output));
+}

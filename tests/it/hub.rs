@@ -2,7 +2,7 @@
 //! in every way a network does. Nothing here needs the internet.
 
 use qwright::config::{Config, Env, LoadOptions};
-use qwright::hub::http::{Endpoint, Timeouts};
+use qwright::hub::http::{Endpoint, Site, Timeouts};
 use qwright::hub::machine::Machine;
 use qwright::hub::pip::PipClient;
 use qwright::hub::plan::{Question, Verdict, plan, table};
@@ -459,7 +459,8 @@ impl Pull {
         let dir = tempfile::tempdir().unwrap();
         let options = PullOptions {
             dir: dir.path().join("models"),
-            endpoint: Endpoint { url: url.to_string(), token: None },
+            endpoint: Endpoint { site: Site::Hub, url: url.to_string(), token: None },
+            second: None,
             pip: PipClient { path: None, silence: Duration::from_secs(30) },
             offline: false,
             timeouts: Timeouts { connect: Duration::from_secs(5), silence: Duration::from_secs(20) },
@@ -845,6 +846,49 @@ fn the_endpoint_and_the_token_come_from_the_environment() {
     let endpoint = Endpoint::from_env(&env);
     assert_eq!(endpoint.file_url("o/r", "f"), "http://user:pass@mirror.example:8080/hub/o/r/resolve/main/f");
     assert_eq!((endpoint.token.as_deref(), endpoint.host().as_str()), (Some("abc"), "mirror.example"));
+}
+
+#[test]
+fn modelscope_is_asked_where_the_hub_does_not_give_the_file() {
+    let bytes = model_bytes();
+    let (hub, second) = (refusing_hub(), Server::new(&bytes, Behaviour::default()));
+    let mut pull = Pull::of(&hub, &bytes);
+    pull.options.second = Some(Endpoint { site: Site::ModelScope, url: second.url(), token: None });
+    pull.run().unwrap();
+    pull.assert_whole(&bytes);
+    assert_eq!(second.requests()[0].path, format!("/models/owner/tiny/resolve/master/sub/{NAME}"));
+    assert!(pull.notes.iter().any(|note| note.contains("has no such file (404)")), "{:?}", pull.notes);
+
+    let of = |pairs: &[(&'static str, &'static str)]| {
+        let env = Env::from_pairs(pairs.iter().map(|(name, value)| (*name, OsStr::new(*value))));
+        Endpoint::second_from_env(&env).map(|endpoint| (endpoint.url, endpoint.token))
+    };
+    assert_eq!(of(&[]), Some(("https://modelscope.cn".into(), None)));
+    assert_eq!(of(&[("HF_ENDPOINT", "http://own")]), None);
+    let both =
+        [("HF_ENDPOINT", "http://own"), ("MODELSCOPE_ENDPOINT", "http://b/"), ("MODELSCOPE_API_TOKEN", "t")];
+    assert_eq!(of(&both), Some(("http://b".into(), Some("t".into()))));
+}
+
+#[test]
+fn what_one_source_left_is_gone_on_with_from_another_where_a_checksum_will_judge() {
+    let bytes = model_bytes();
+    for known in [true, false] {
+        let hub = Server::new(b"", Behaviour { status: Some(500), ..Default::default() });
+        let second = Server::new(&bytes, Behaviour { etag: Some("other".into()), ..Default::default() });
+        let mut pull = Pull::new(&hub.url(), entry(bytes.len() as u64, None));
+        pull.options.second = Some(Endpoint { site: Site::ModelScope, url: second.url(), token: None });
+        std::fs::create_dir_all(&pull.options.dir).unwrap();
+        std::fs::write(pull.path(".part"), &bytes[..600_000]).unwrap();
+        let sha256 = if known { format!("\"{}\"", sum(&bytes)) } else { "null".into() };
+        let note =
+            format!(r#"{{"host":"hub.example","etag":"v1","sha256":{sha256},"total":{}}}"#, bytes.len());
+        std::fs::write(pull.path(".part.json"), note).unwrap();
+        pull.run().unwrap();
+        pull.assert_whole(&bytes);
+        let started_over = pull.notes.iter().any(|note| note.contains("starting over"));
+        assert_eq!(started_over, !known, "{:?}", pull.notes);
+    }
 }
 
 // --- the Python packages ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ mod exec_stream;
 mod exec_until;
 mod gguf;
 mod grammar;
+mod hostile;
 mod hub;
 mod kills;
 mod kv;

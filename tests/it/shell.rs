@@ -941,6 +941,28 @@ fn planted_hooks_are_set_aside_and_new_repositories_named() {
 }
 
 #[test]
+fn git_works_in_a_linked_work_tree_and_changes_nothing_there() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().canonicalize().unwrap();
+    let line = "git init -q main && cd main && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m begun && \
+                git worktree add -q ../tree && echo text > ../tree/new";
+    assert!(Command::new("sh").args(["-c", line]).current_dir(&root).status().unwrap().success());
+    for shell in [full(), reduced()].into_iter().flatten() {
+        let tree = root.join("tree");
+        let outcome = run(shell, &tree, "git status --short && git log --format=%s");
+        assert_eq!(
+            (outcome.exit, outcome.output.as_str()),
+            (Some(0), "?? new\nbegun\n"),
+            "{}",
+            shell.status_line()
+        );
+        run(shell, &tree, "git config core.pager evil; echo planted >> ../main/.git/config");
+        let config = std::fs::read_to_string(root.join("main/.git/config")).unwrap();
+        assert!(!config.contains("evil") && !config.contains("planted"), "{config}");
+    }
+}
+
+#[test]
 fn callers_can_add_read_only_and_hidden_paths_and_variables() {
     let Some(_) = full() else { return };
     let place = Place::temporary();

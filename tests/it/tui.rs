@@ -547,6 +547,57 @@ fn a_first_start_says_what_this_machine_can_run() {
 }
 
 #[test]
+fn a_plan_is_carried_out_once_it_is_approved() {
+    let turns = [
+        json!("I would:\n\n1. read `list.txt`\n2. change its first line"),
+        json!(call("read_file", &[("file_path", "list.txt")])),
+        json!(call("edit", &[("file_path", "list.txt"), ("old_string", "x"), ("new_string", "y")])),
+        json!("Done."),
+    ];
+    let mut t = Terminal::open(&turns, 80, 24, &["--approval-mode", "plan"], &[("list.txt", "x\n")]);
+    t.shows("scripted");
+    t.keys("change the first line\r");
+    t.shows("Is this the plan?");
+    settled(&t);
+    insta::assert_snapshot!("plan", t.plain());
+    assert_eq!(t.file("list.txt"), "x\n");
+    t.keys("\x1b[B");
+    t.keys(ENTER);
+    t.shows("Done.");
+    t.shows("auto-edit");
+    assert_eq!(t.file("list.txt"), "y\n");
+    t.leave();
+}
+
+#[test]
+fn an_error_a_shortened_conversation_and_the_list_of_sessions() {
+    let turns = [
+        json!({"error": "the server went away"}),
+        json!(call("read_file", &[("file_path", "list.txt")])),
+        json!("Here it is."),
+        json!("The user looks for a list."),
+    ];
+    let long: String = (0..300).map(|n| format!("line {n} of a list\n")).collect();
+    let mut t = Terminal::open(&turns, 80, 24, &[], &[("list.txt", &long)]);
+    t.shows("scripted");
+    t.keys("where is it?\r");
+    t.shows("the server went away");
+    settled(&t);
+    insta::assert_snapshot!("error", t.plain());
+    t.keys("again\r");
+    t.shows("1 call");
+    t.keys("/compact\r");
+    t.shows("shortened from");
+    t.until(|screen| !screen.contains("Esc interrupts"));
+    settled(&t);
+    insta::assert_snapshot!("compaction", t.plain());
+    t.keys("/resume\r");
+    t.shows("Resume which session?");
+    insta::assert_snapshot!("sessions", t.plain());
+    t.leave();
+}
+
+#[test]
 fn a_long_output_is_folded_and_opens() {
     let turns = [json!(call("run_shell_command", &[("command", "seq 10000")])), json!("Counted.")];
     let mut t = Terminal::open(&turns, 80, 24, &["-y"], &[("list.txt", "x\n")]);

@@ -14,6 +14,7 @@ mod rules;
 mod run;
 mod settle;
 mod tools;
+mod trace;
 
 use super::asked::{Asked, Seen};
 use super::conversation::Conversation;
@@ -517,6 +518,7 @@ impl Session {
 
     /// A front end that went away is noticed where ops are read.
     fn emit(&self, event: Event) {
+        trace::trace(&event);
         let _ = self.events.send(event);
     }
 }

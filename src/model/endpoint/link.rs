@@ -55,6 +55,7 @@ pub(super) fn with_patience<T, C>(
             return Err(Stopped::Failed(failure));
         }
         let (next, of) = (tried + 1, patience.tries);
+        tracing::warn!(problem = %failure.message, wait = wait.as_secs_f32(), next, of, "the server is asked again");
         note(
             context,
             &format!("{}; again in {:.1} s (try {next} of {of})", failure.message, wait.as_secs_f32()),

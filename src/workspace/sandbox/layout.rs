@@ -4,7 +4,7 @@
 //! what builds need of them is shown again: toolchains read-only, build caches through a layer of our own. Every
 //! path keeps its name. Sockets get special care: a read-only mount does not stop `connect`.
 
-use super::repositories::Snapshot;
+use super::repositories::{Snapshot, shared_by};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -119,6 +119,10 @@ impl Layout {
         let mut layout = Self { workspace: workspace.into(), ..Self::default() };
         layout.add_scratch(workspace, &homes);
         layout.add_toolchains(wanted, &homes);
+        // In a linked work tree git works only with the directory that it shares; it stays read-only.
+        if let Some(shared) = shared_by(workspace) {
+            layout.show(workspace, &shared, None);
+        }
         layout.add_credentials(wanted, &homes);
         for path in &wanted.repositories.pinned {
             layout.pinned.push(path.into());

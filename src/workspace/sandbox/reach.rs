@@ -68,6 +68,9 @@ impl Reach {
         let mut own: Vec<(OsString, OsString)> =
             CACHES.iter().map(|(name, directory)| (name.into(), caches.join(directory).into())).collect();
         own.push(("TMPDIR".into(), temporary.into()));
+        // Where the home is closed git takes the user's settings for damaged ones and stops; they are not for commands.
+        own.push(("GIT_CONFIG_GLOBAL".into(), "/dev/null".into()));
+        own.push(("XDG_CONFIG_HOME".into(), caches.join("config").into()));
         let home_is_tmp = environment.iter().any(|(name, value)| name == "HOME" && value == "/tmp");
         if home_is_tmp {
             own.push(("HOME".into(), temporary.into()));

@@ -152,6 +152,26 @@ impl Snapshot {
     }
 }
 
+/// The git directory that `workspace` shares where it is a linked work tree (`git worktree add`): it lies elsewhere.
+/// What the `.git` file says is believed only where that directory says the same of the workspace, so that a repository
+/// cannot name any other.
+pub fn shared_by(workspace: &Path) -> Option<PathBuf> {
+    let read = |path: &Path| {
+        let is_file = path.symlink_metadata().is_ok_and(|of| of.is_file() && of.len() < 16 * 1024);
+        is_file.then(|| std::fs::read_to_string(path).ok()).flatten()
+    };
+    let link = workspace.join(".git");
+    let named = read(&link)?;
+    let own = workspace.join(named.strip_prefix("gitdir:")?.trim()).canonicalize().ok()?;
+    let back = own.join(read(&own.join("gitdir"))?.trim()).canonicalize().ok()?;
+    if back != link.canonicalize().ok()? {
+        return None;
+    }
+    let common = own.join(read(&own.join("commondir"))?.trim()).canonicalize().ok()?;
+    let is_git = common.join("HEAD").is_file() && common.join("objects").is_dir();
+    (is_git && own.parent() == Some(&common.join("worktrees"))).then_some(common)
+}
+
 /// Moves something out of git's sight, beside where it is.
 pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     for number in 1.. {
@@ -257,6 +277,35 @@ mod tests {
             assert!(snapshot.read_only.contains(&root.join(path)), "{path}");
         }
         assert_eq!(snapshot.check(&root), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_work_tree_shares_only_what_says_so_too() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let (tree, common) = (root.join("tree"), root.join("main/.git"));
+        let own = common.join("worktrees/tree");
+        for directory in [&tree, &own, &common.join("objects")] {
+            create_dir_all(directory).unwrap();
+        }
+        write(common.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        write(tree.join(".git"), format!("gitdir: {}\n", own.display())).unwrap();
+        write(own.join("commondir"), "../..\n").unwrap();
+        assert_eq!(shared_by(&tree), None, "it does not name the tree");
+        write(own.join("gitdir"), format!("{}\n", tree.join(".git").display())).unwrap();
+        assert_eq!(shared_by(&tree), Some(common.clone()));
+        write(tree.join(".git"), "gitdir: ../main/.git/worktrees/tree\n").unwrap();
+        assert_eq!(shared_by(&tree), Some(common.clone()));
+        // Another work tree's is not shared.
+        create_dir_all(root.join("other")).unwrap();
+        write(root.join("other/.git"), format!("gitdir: {}\n", own.display())).unwrap();
+        assert_eq!(shared_by(&root.join("other")), None);
+        // Nor is what the link leads to on the way around.
+        create_dir_all(root.join("secret/objects")).unwrap();
+        write(root.join("secret/HEAD"), "").unwrap();
+        write(own.join("commondir"), "../../../../secret").unwrap();
+        assert_eq!(shared_by(&tree), None);
+        assert_eq!(shared_by(&root.join("main")), None, "it has a directory of its own");
     }
 
     #[test]

@@ -134,7 +134,8 @@ pub fn run(specs: &[ToolSpec], seed: u64, numbers: Range<u64>) -> Result<Tally, 
         let answer = dice.answer();
         let failed = |what: &str| {
             Err(format!(
-                "answer {number} of seed {seed}, {format}, thinking opened {opened}: {what}: {}", answer.escape_ascii()
+                "answer {number} of seed {seed}, {format}, thinking opened {opened}: {what}: {}",
+                answer.escape_ascii()
             ))
         };
         let whole = read(specs, format, &[&answer], opened);
