@@ -26,16 +26,99 @@ pub struct Survey {
     pub reads: Vec<ToolCall>,
 }
 
-/// The file at fault is the first that the request names, else the first that the output names and that is no test.
-pub fn survey(named: &[String], files: &[String], output: &str) -> Option<Survey> {
+/// Lines at the head of a file that say what it uses.
+const HEAD: usize = 60;
+
+/// The file at fault is the first that the request names, else the first that the output names, and that is no test.
+/// What `command` itself runs is one where the output speaks of something expected.
+pub fn survey(named: &[String], files: &[String], command: &str, output: &str) -> Option<Survey> {
+    let file = suspect(named, files, output, &|path| !is_test(path) && !judges(command, path, output))?;
+    Some(Survey::of(file, files, output))
+}
+
+/// Where only tests are named: the one whose head says what it is about, and the read of that.
+pub fn teller(named: &[String], files: &[String], command: &str, output: &str) -> Option<(String, ToolCall)> {
+    let by_command = || files.iter().find(|path| names(command, path) && language(path).is_some()).cloned();
+    let file = suspect(&[], files, output, &|_| true).or_else(by_command);
+    let file = file.or_else(|| suspect(named, files, "", &|_| true))?;
+    let look = read(&file, Some((1, HEAD)));
+    Some((file, look))
+}
+
+/// The file that a test is about: the first of the workspace that its head speaks of, else the one that bears its name, the
+/// crate's own or the only one in its language. What is no test by its name and uses nothing is at fault itself.
+pub fn blamed(files: &[String], test: &str, head: &str) -> Option<String> {
+    let fits = |path: &&String| **path != test && !is_test(path) && language(path).is_some();
+    let candidates: Vec<&String> = files.iter().filter(fits).collect();
+    let stem = |path: &str| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        name.split_once('.').map_or(name, |(stem, _)| stem).to_string()
+    };
+    const IMPORTS: [&str; 8] = ["import", "from", "require", "use", "mod", "include", "source", "./"];
+    let speaks_of = |line: &str, path: &str| {
+        line.contains(path) || IMPORTS.iter().any(|word| line.contains(word)) && holds_word(line, &stem(path))
+    };
+    let imported =
+        head.lines().find_map(|line| candidates.iter().find(|path| speaks_of(line, path)).copied());
+    if imported.is_none() && !is_test(test) {
+        return Some(test.to_string());
+    }
+    let bare = |path: &str| -> String {
+        let parts = stem(path);
+        let parts = parts.split(['_', '-']).filter(|part| !is_test(part));
+        parts.collect::<String>().to_lowercase()
+    };
+    // `roman.test.js` has its mark after the first dot already.
+    let namesake = || candidates.iter().find(|path| bare(path) == bare(test)).copied();
+    let library = || candidates.iter().find(|path| path.ends_with("src/lib.rs")).copied();
+    let only = || candidates.first().filter(|_| candidates.len() == 1).copied();
+    let file = imported.or_else(namesake).or_else(library).or_else(only)?;
+    // A header declares; what it declares stands beside it.
+    let body = file.strip_suffix(".h").map(|stem| format!("{stem}.c"));
+    Some(body.filter(|body| files.contains(body)).unwrap_or_else(|| file.clone()))
+}
+
+fn holds_word(line: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word)
+        .any(|(at, _)| !line[..at].ends_with(part) && !line[at + word.len()..].starts_with(part))
+}
+
+/// The first file that the request or the output names and that may be meant.
+fn suspect(named: &[String], files: &[String], output: &str, may: &dyn Fn(&str) -> bool) -> Option<String> {
     let places = places(files, output);
-    let suspect = |path: &&String| !is_test(path) && language(path).is_some();
-    let file =
-        named.iter().find(suspect).or_else(|| places.iter().map(|(path, _)| path).find(suspect))?.clone();
+    let fits = |path: &&String| language(path).is_some() && may(path);
+    named.iter().find(fits).or_else(|| places.iter().map(|(path, _)| path).find(fits)).cloned()
+}
+
+/// Whether a command runs a file by its name.
+fn names(command: &str, path: &str) -> bool {
+    command.split_whitespace().any(|word| word.trim_start_matches("./") == path)
+}
+
+/// Whether a file that a command runs may be what judges, not what is judged: the output speaks of something expected, or
+/// points nowhere in it.
+fn judges(command: &str, path: &str, output: &str) -> bool {
+    let points_nowhere = || places(&[path.to_string()], output).is_empty();
+    let words = output.to_lowercase();
+    names(command, path)
+        && (["assert", "expected", "want"].iter().any(|word| words.contains(word)) || points_nowhere())
+}
+
+impl Survey {
+    /// Before `file` is revised, what else the output points at is looked at.
+    pub fn of(file: String, files: &[String], output: &str) -> Self {
+        let places = places(files, output);
+        let reads = reads(&file, &places);
+        Self { file, reads }
+    }
+}
+
+fn reads(file: &String, places: &[(String, usize)]) -> Vec<ToolCall> {
     let mut reads = Vec::new();
     let mut shown: Vec<&String> = Vec::new();
-    for (path, _) in &places {
-        if *path == file || shown.contains(&path) || shown.len() == FILES {
+    for (path, _) in places {
+        if path == file || shown.contains(&path) || shown.len() == FILES {
             continue;
         }
         shown.push(path);
@@ -54,8 +137,8 @@ pub fn survey(named: &[String], files: &[String], output: &str) -> Option<Survey
         }
         reads.extend(windows.iter().map(|(first, last)| read(path, Some((*first, last + 1 - first)))));
     }
-    reads.push(read(&file, None));
-    Some(Survey { file, reads })
+    reads.push(read(file, None));
+    reads
 }
 
 fn read(path: &str, part: Option<(usize, usize)>) -> ToolCall {
@@ -232,7 +315,7 @@ mod tests {
     fn what_is_read_before_a_revision() {
         let files = list(&["src/lib.rs", "tests/a.rs", "README.md"]);
         let reads = |named: &[&str], output: &str| {
-            let survey = survey(&list(named), &files, output)?;
+            let survey = survey(&list(named), &files, "make test", output)?;
             let shown = |call: &ToolCall| {
                 let get = |key: &str| call.arguments.get(key).cloned().unwrap_or_default();
                 format!("{} {} {}", get("file_path"), get("offset"), get("limit")).replace('"', "")
@@ -250,6 +333,46 @@ mod tests {
             expected(&["tests/a.rs 20 19", "src/lib.rs null null"])
         );
         assert_eq!(reads(&["tests/a.rs", "README.md"], "tests/a.rs:30:5"), None);
+    }
+
+    #[test]
+    fn what_the_command_runs_judges_where_something_was_expected() {
+        let files = list(&["calc.py", "check.py"]);
+        let of = |command: &str, output: &str| survey(&[], &files, command, output).map(|found| found.file);
+        let fails = "  File \"check.py\", line 2\n";
+        assert_eq!(of("python3 check.py", &format!("{fails}AssertionError: 0")), None);
+        assert_eq!(of("python3 check.py", &format!("{fails}KeyError: 'a'")).unwrap(), "check.py");
+        let deeper = format!("{fails}  File \"calc.py\", line 1\nAssertionError");
+        assert_eq!(of("python3 ./check.py", &deeper).unwrap(), "calc.py");
+        let (teller, look) = teller(&[], &files, "python3 check.py", "AssertionError").unwrap();
+        assert_eq!((teller.as_str(), &look.arguments["limit"]), ("check.py", &json!(HEAD)));
+    }
+
+    #[test]
+    fn a_test_tells_what_it_is_about() {
+        for (files, test, head, about) in [
+            (&["calc.py", "util.py"][..], "check.py", "import unittest\nfrom util import x", "util.py"),
+            (&["calc.py", "util.py"], "test_calc.py", "import pytest", "calc.py"),
+            (
+                &["src/a.js", "src/bitmap-rle.js"],
+                "test/rle.test.js",
+                "require('../src/bitmap-rle')",
+                "src/bitmap-rle.js",
+            ),
+            (&["src/roman.js", "src/b.js"], "test/roman.test.js", "", "src/roman.js"),
+            (&["src/lib.rs", "src/parse.rs"], "tests/t.rs", "use shop::parse::Line;", "src/parse.rs"),
+            (&["src/lib.rs", "src/parse.rs"], "tests/t.rs", "use shop::Line;", "src/lib.rs"),
+            (&["door.go", "main.go"], "door_test.go", "import \"testing\"", "door.go"),
+            (&["ring.c", "ring.h"], "test_ring.c", "#include \"ring.h\"", "ring.c"),
+            (&["cron.sh", "other.py"], "test_cron.sh", ". ./cron.sh", "cron.sh"),
+            (&["snake.py"], "test_it.py", "", "snake.py"),
+            (&["src/add.sh", "src/other.sh"], "check.sh", "[ $(sh src/add.sh 2 3) = 5 ]", "src/add.sh"),
+            (&["main.py", "util.py"], "main.py", "import os\nimport sys", "main.py"),
+        ] {
+            assert_eq!(blamed(&list(files), test, head).as_deref(), Some(about), "{test}: {head}");
+        }
+        assert_eq!(blamed(&list(&["a.py", "b.py"]), "test_c.py", "import unittest"), None);
+        assert_eq!(blamed(&list(&["test_c.py"]), "test_c.py", "import test_c"), None);
     }
 
     #[test]

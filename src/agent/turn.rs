@@ -49,6 +49,12 @@ enum State {
 #[derive(Debug, Clone, PartialEq)]
 enum Repair {
     Untried,
+    /// At the head of a test, for what it is about.
+    Looking {
+        test: String,
+        /// Of the check.
+        output: String,
+    },
     Reading {
         file: String,
     },

@@ -514,6 +514,13 @@ fn versions_of_the_named_file_are_tried_until_the_check_passes() {
     assert_eq!(told.len(), 4, "{told:?}");
     assert!(told[3].contains("passed"), "{told:?}");
 
+    // Where only the check is named, its head tells what it is about.
+    let mut project = Project::new();
+    project.info.billions = 1.5;
+    let outcome = project.run("`sh check.sh` fails, fix it", vec![version("echo $(($1 + $2))\n")]);
+    assert_eq!(outcome.ending, Ending::Done, "{outcome:?}");
+    assert_eq!(std::fs::read_to_string(project.path("src/add.sh")).unwrap(), "echo $(($1 + $2))\n");
+
     let mut project = Project::new();
     project.info.billions = 1.5;
     let turns = vec![version("echo $(($1 * $2))\n"), version("echo 6\n")];

@@ -7,7 +7,7 @@ use super::{EDIT, Effect, Must, Repair, SEARCH, SHELL, State, Turn, WRITE};
 use crate::agent::nudge::{Kind, Nudge};
 use crate::agent::prompts::note;
 use crate::agent::protocol::{Ending, Usage};
-use crate::agent::repair::{self, survey};
+use crate::agent::repair::{self, Survey, survey};
 use crate::chat::{Message, Role, ToolCall};
 
 /// Lines of a change that the closing words show.
@@ -117,12 +117,30 @@ impl Turn {
             (Repair::Trying { file, tries }, _, Some(true)) => self.mended(&file, tries, effects),
             (_, _, Some(true)) => return false,
             (Repair::Untried, false, _) => {
-                let output = self.last.as_ref().map(|(_, text)| text.as_str()).unwrap_or_default();
-                let found = survey(&self.named, &self.rules.files, output);
-                let Some(survey) = found.filter(|_| self.offers("read_file") && self.offers(EDIT)) else {
+                let output = self.last.as_ref().map(|(_, text)| text.clone()).unwrap_or_default();
+                let files = &self.rules.files;
+                let tools = self.offers("read_file") && self.offers(EDIT);
+                if let Some(survey) = survey(&self.named, files, &command, &output).filter(|_| tools) {
+                    self.repair = Repair::Reading { file: survey.file };
+                    self.own_calls(survey.reads, effects);
+                } else if let Some((test, look)) =
+                    repair::teller(&self.named, files, &command, &output).filter(|_| tools)
+                {
+                    self.repair = Repair::Looking { test, output };
+                    self.own_calls(vec![look], effects);
+                } else {
+                    self.require_edit();
+                    return false;
+                }
+            }
+            (Repair::Looking { test, output }, false, _) => {
+                let head = self.last.as_ref().map(|(_, text)| text.as_str()).unwrap_or_default();
+                let Some(file) = repair::blamed(&self.rules.files, &test, head) else {
+                    self.repair = Repair::Over;
                     self.require_edit();
                     return false;
                 };
+                let survey = Survey::of(file, &self.rules.files, &output);
                 self.repair = Repair::Reading { file: survey.file };
                 self.own_calls(survey.reads, effects);
             }
@@ -138,7 +156,11 @@ impl Turn {
                 self.require_edit();
                 return false;
             }
-            (Repair::Over | Repair::Rewriting | Repair::Untried, true, Some(false)) => {
+            (
+                Repair::Over | Repair::Rewriting | Repair::Untried | Repair::Looking { .. },
+                true,
+                Some(false),
+            ) => {
                 let tries = self.nudged.iter().filter(|nudge| **nudge == Nudge::CheckFailed).count();
                 if tries < Nudge::CheckFailed.most() {
                     self.take_back(effects);
