@@ -112,6 +112,16 @@ impl Survey {
         let reads = reads(&file, &places);
         Self { file, reads }
     }
+
+    /// The same without what the head of `test` showed already.
+    pub fn after_head(mut self, test: &str) -> Self {
+        let number = |call: &ToolCall, key: &str| call.arguments.get(key).and_then(|value| value.as_u64());
+        self.reads.retain(|call| {
+            let end = number(call, "offset").zip(number(call, "limit")).map(|(offset, limit)| offset + limit);
+            call.arguments["file_path"] != test || end.is_none_or(|end| end > HEAD as u64 + 1)
+        });
+        self
+    }
 }
 
 fn reads(file: &String, places: &[(String, usize)]) -> Vec<ToolCall> {
@@ -344,6 +354,11 @@ mod tests {
         assert_eq!(of("python3 check.py", &format!("{fails}KeyError: 'a'")).unwrap(), "check.py");
         let deeper = format!("{fails}  File \"calc.py\", line 1\nAssertionError");
         assert_eq!(of("python3 ./check.py", &deeper).unwrap(), "calc.py");
+        let files = list(&["calc.py", "test_calc.py"]);
+        let output = "test_calc.py\", line 5\ntest_calc.py\", line 90\n";
+        let survey = Survey::of("calc.py".into(), &files, output);
+        assert_eq!((survey.reads.len(), survey.after_head("test_calc.py").reads.len()), (3, 2));
+        let files = list(&["calc.py", "check.py"]);
         let (teller, look) = teller(&[], &files, "python3 check.py", "AssertionError").unwrap();
         assert_eq!((teller.as_str(), &look.arguments["limit"]), ("check.py", &json!(HEAD)));
     }

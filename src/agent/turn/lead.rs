@@ -140,7 +140,7 @@ impl Turn {
                     self.require_edit();
                     return false;
                 };
-                let survey = Survey::of(file, &self.rules.files, &output);
+                let survey = Survey::of(file, &self.rules.files, &output).after_head(&test);
                 self.repair = Repair::Reading { file: survey.file };
                 self.own_calls(survey.reads, effects);
             }
