@@ -5,14 +5,14 @@ use crate::syntax::{Definition, Language, Parsed};
 use crate::workspace::Workspace;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::PathBuf;
 
 const DIRECTORY: &str = "outlines";
 /// Outlines of another version of this program are not used.
 const VERSION: &str = concat!("1 ", env!("CARGO_PKG_VERSION"));
-/// More entries than this are not kept from one session to the next.
+/// When there are more, those go that were not asked for.
 const MOST: usize = 20_000;
 
 #[derive(Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub struct Outlines {
     /// Where they are kept; `None` keeps none.
     file: Option<PathBuf>,
     known: HashMap<String, Vec<Definition>>,
+    /// Of these the texts are still there.
+    asked: HashSet<String>,
     /// Worked out since they were read.
     pub new: usize,
 }
@@ -38,7 +40,7 @@ impl Outlines {
         let stored = file.as_ref().and_then(|file| std::fs::read(file).ok());
         let stored: Option<Stored> = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let known = stored.filter(|stored| stored.version == VERSION).map(|stored| stored.outlines);
-        Self { file, known: known.unwrap_or_default(), new: 0 }
+        Self { file, known: known.unwrap_or_default(), asked: HashSet::new(), new: 0 }
     }
 
     /// `None` where the text takes too long to parse.
@@ -47,6 +49,7 @@ impl Outlines {
         digest.update(format!("{language:?}\n"));
         digest.update(text);
         let key = hex(&digest.finalize());
+        self.asked.insert(key.clone());
         if let Some(known) = self.known.get(&key) {
             return Some(known.clone());
         }
@@ -57,8 +60,11 @@ impl Outlines {
     }
 
     /// Keeps them for the next session.
-    pub fn save(self) {
-        let Some(file) = self.file.filter(|_| self.new > 0 && self.known.len() <= MOST) else { return };
+    pub fn save(mut self) {
+        let Some(file) = self.file.filter(|_| self.new > 0) else { return };
+        if self.known.len() > MOST {
+            self.known.retain(|key, _| self.asked.contains(key));
+        }
         let stored = Stored { version: VERSION.into(), outlines: self.known };
         let write = || -> std::io::Result<()> {
             let directory = file.parent().unwrap_or(&file);
