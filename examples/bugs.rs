@@ -1,7 +1,10 @@
 //! Lets the agent loose on `fixtures/bugs`, one project after the other: `qwright exec --until CHECK` in a copy of it, with
 //! one attempt and with several, as a user runs it. Whether a bug is fixed is found by running the check again here.
 //!
-//!     cargo build --release && cargo run --release --example bugs -- [--attempts 1,4] [--time 240s] [NAME...] [-- FLAG...]
+//!     cargo build --release && cargo run --release --example bugs -- [--attempts 1,4] [--time 240s] [--drafts N] [NAME...] [-- FLAG...]
+//!
+//! `--drafts N` compares instead: each case with drafts and without, in turns, N times, the same work (at most 24 calls of
+//! tools); it prints how many guesses were right and what the drafts bring, and tells where the outcome is not the same.
 //!
 //! What stands behind `--` goes to `qwright exec`. Exit codes that do not fit what happened are counted at the end.
 
@@ -23,6 +26,11 @@ struct Run {
     fixed: bool,
     seconds: f64,
     tokens: u64,
+    /// Guesses that were right, and that were wrong.
+    drafted: u64,
+    rejected: u64,
+    /// What is left behind, and how often a model and tools were called.
+    came: String,
     /// The exit code was not what became of it.
     odd: bool,
 }
@@ -72,6 +80,7 @@ fn run(
     project: &Path,
     attempts: &str,
     time: &str,
+    drafts: bool,
     flags: &[String],
 ) -> Result<Run, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
@@ -83,6 +92,7 @@ fn run(
     let binary = std::env::current_exe()?.with_file_name("../qwright");
     let mut command = Command::new(binary);
     command.args(["exec", "-o", "json", "-q", "--until", &case.check, "--max-wall-time", time]);
+    command.env("QWRIGHT_DRAFTS", if drafts { "on" } else { "off" });
     // One is what it is without the flag.
     if attempts != "1" {
         command.args(["--attempts", attempts]);
@@ -100,7 +110,9 @@ fn run(
         .status()?;
     let fixed = check.success();
     let code = output.status.code();
-    let tokens = object["usage"]["completion"].as_u64().unwrap_or(0);
+    let count = |name: &str| object["usage"][name].as_u64().unwrap_or(0);
+    let tokens = count("completion");
+    let came = format!("{} {} {}", object["num_turns"], object["num_tool_calls"], object["diff"]);
     let passed: Vec<&Value> =
         object["attempts"].as_array().into_iter().flatten().filter(|a| a["passed"] == true).collect();
     let which = passed.first().map_or(String::new(), |attempt| format!(", attempt {}", attempt["attempt"]));
@@ -112,7 +124,50 @@ fn run(
         code.map_or("none".into(), |code| code.to_string()),
     );
     let odd = fixed != (code == Some(0)) || !matches!(code, Some(0 | 1 | 3 | 5));
-    Ok(Run { language: case.language.clone(), fixed, seconds, tokens, odd })
+    let (drafted, rejected) = (count("drafted"), count("rejected"));
+    Ok(Run { language: case.language.clone(), fixed, seconds, tokens, drafted, rejected, came, odd })
+}
+
+/// Each case with drafts and without: how many guesses were right, and how much longer it takes without.
+fn compare(cases: &[(Case, PathBuf)], times: usize, flags: &[String]) -> Result<(), Box<dyn Error>> {
+    let flags = [flags, &["--max-tool-calls".into(), "24".into()]].concat();
+    let mut ratios = Vec::new();
+    let mut totals = [0; 2];
+    for (case, project) in cases {
+        let mut seconds = [Vec::new(), Vec::new()];
+        let mut came = Vec::new();
+        let mut guesses = [0; 2];
+        for n in 0..2 * times {
+            let on = n % 2 == 0;
+            let run = run(case, project, "1", "600s", on, &flags)?;
+            seconds[usize::from(on)].push(run.seconds);
+            came.push(run.came);
+            if on {
+                guesses = [run.drafted, run.rejected];
+            }
+        }
+        let [off, on] = seconds.map(median);
+        let [right, wrong] = guesses;
+        let same = if came.iter().all(|one| *one == came[0]) { "the same" } else { "DIFFERENT" };
+        println!(
+            "{:14} with {on:5.1} s, without {off:5.1} s: {:.2}x; {right} of {} guesses right; outcome {same}",
+            case.name,
+            off / on,
+            right + wrong
+        );
+        ratios.push(off / on);
+        totals = [totals[0] + right, totals[1] + wrong];
+    }
+    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+    let [right, wrong] = totals;
+    println!(
+        "drafts: median {:.2}x, least {least:.2}x, {} of {} guesses right ({:.0} %)",
+        median(ratios),
+        right,
+        right + wrong,
+        100.0 * right as f64 / (right + wrong).max(1) as f64
+    );
+    Ok(())
 }
 
 fn median(mut of: Vec<f64>) -> f64 {
@@ -121,23 +176,27 @@ fn median(mut of: Vec<f64>) -> f64 {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let (mut attempts, mut time) = ("1".to_string(), "240s".to_string());
+    let (mut attempts, mut time, mut drafts) = ("1".to_string(), "240s".to_string(), 0);
     let (mut names, mut flags) = (Vec::new(), Vec::new());
     let mut args = std::env::args().skip(1);
     while let Some(argument) = args.next() {
         match argument.as_str() {
             "--attempts" => attempts = args.next().unwrap_or_default(),
             "--time" => time = args.next().unwrap_or_default(),
+            "--drafts" => drafts = args.next().unwrap_or_default().parse()?,
             "--" => flags = args.by_ref().collect(),
             _ => names.push(argument),
         }
     }
     let cases = cases(&names)?;
+    if drafts > 0 {
+        return compare(&cases, drafts, &flags);
+    }
     let counts: Vec<&str> = attempts.split(',').collect();
     let mut runs: Vec<Vec<Run>> = counts.iter().map(|_| Vec::new()).collect();
     for (case, project) in &cases {
         for (runs, count) in runs.iter_mut().zip(&counts) {
-            runs.push(run(case, project, count, &time, &flags)?);
+            runs.push(run(case, project, count, &time, true, &flags)?);
         }
     }
     for (runs, count) in runs.iter().zip(&counts) {

@@ -54,9 +54,12 @@ impl Out {
             _ => self.segments.push(Segment::Content(text.into())),
         }
     }
+    pub fn finish(self) -> Vec<Segment> {
+        self.segments
+    }
     /// A block that holds one text: system and user messages, answers without calls.
     pub fn block(&mut self, role: &str, content: &str) {
-        self.template("<|im_start|>");
+        self.template(OPENS);
         self.template(role);
         self.template("\n");
         self.content(content);
@@ -64,6 +67,8 @@ impl Out {
     }
 }
 
+/// What every block of ours opens with.
+const OPENS: &str = "<|im_start|>";
 pub(super) const END_OF_TURN: &str = "<|im_end|>\n";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,16 +109,19 @@ impl ChatFormat {
         }
     }
 
-    /// The format that the markers in a file's template show, else the one its name stands for, else none of ours.
+    /// The format that the markers in a file's template show, else the one its name stands for, else none of ours. A
+    /// template that opens no block as ours do is believed more than a name: it is another model's under a known name.
     pub fn detect(template: Option<&str>, model_name: &str) -> Option<ChatFormat> {
-        template.and_then(Self::by_template).or_else(|| Self::by_name(model_name))
+        let shown = template.and_then(Self::by_template);
+        let may_be_ours = template.is_none_or(|source| source.contains(OPENS));
+        shown.or_else(|| Self::by_name(model_name).filter(|_| may_be_ours))
     }
 
     fn by_template(template: &str) -> Option<ChatFormat> {
         // A template is Jinja source: line breaks and quotes may stand in it escaped or as they are.
         let source = template.replace("\\n", "\n").replace("\\\"", "\"");
         let has = |marker: &str| source.contains(marker);
-        if !has("<|im_start|>") {
+        if !has(OPENS) {
             return None;
         }
         if has("<function=") && has("<parameter=") {

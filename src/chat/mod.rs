@@ -8,6 +8,7 @@
 //! | `parser` | the streaming front of reading: bytes, thinking, events |
 //! | `read_xml`, `read_hermes`, `lenient_json` | how calls are told from text in each family |
 //! | `convert`, `schema`, `literal` | argument text to values by the tool's schema |
+//! | `template` | the template of a model's own file, for models that speak none of these |
 //! | `structured` | calls that a server took apart |
 //! | `validate` | does a call fit its schema, and why not |
 
@@ -24,6 +25,7 @@ mod render_hermes;
 mod render_xml;
 pub mod schema;
 mod structured;
+pub mod template;
 mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,7 @@ use serde_json::{Map, Value};
 pub use format::{ChatFormat, Segment};
 pub use parser::{ParseEvent, Parsed, ToolCallParser};
 pub use structured::structured_call;
+pub use template::{SpecialTokens, Template};
 pub use validate::validate;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

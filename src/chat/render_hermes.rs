@@ -36,21 +36,26 @@ pub(super) fn head(format: ChatFormat, out: &mut Out, system: Option<&str>, tool
         if system.is_some() || default.is_some() {
             out.template("\n\n");
         }
-        out.template(TOOLS_OPEN);
-        for tool in tools {
-            out.template("\n");
-            out.content(&json_dumps(tool));
-        }
-        out.template(TOOLS_CLOSE);
-        if format == ChatFormat::HermesQwen25 {
-            // The Coder files double the braces, as if for a formatting call that never came.
-            out.template(&format!("{{{EXAMPLE}}}"));
-        } else {
-            out.template(EXAMPLE);
-        }
-        out.template("\n</tool_call>");
+        offer(format, out, tools);
     }
     out.template(END_OF_TURN);
+}
+
+/// What tools there are, and how they are called.
+pub(super) fn offer(format: ChatFormat, out: &mut Out, tools: &[Value]) {
+    out.template(TOOLS_OPEN);
+    for tool in tools {
+        out.template("\n");
+        out.content(&json_dumps(tool));
+    }
+    out.template(TOOLS_CLOSE);
+    if format == ChatFormat::HermesQwen25 {
+        // The Coder files double the braces, as if for a formatting call that never came.
+        out.template(&format!("{{{EXAMPLE}}}"));
+    } else {
+        out.template(EXAMPLE);
+    }
+    out.template("\n</tool_call>");
 }
 
 pub(super) fn message(format: ChatFormat, out: &mut Out, messages: &[Message], index: usize) {

@@ -35,7 +35,10 @@ pub fn session(config: &Config, with_model: bool, chat: Option<ChatFormat>, requ
     let count = |text: &str| model.as_ref().map_or(text.len() / 4, |model| model.count_tokens(text));
     let messages = opening_messages(&workspace, &info, &options, request, &count);
     let specs = offered_tools(&Registry::standard(), &info).specs();
-    let text = format::text(&info.format.render(&messages, &specs, true));
+    let text = match model.as_ref().filter(|_| chat.is_none()) {
+        Some(model) => model.prompt(&messages, &specs).map_err(load::failure)?,
+        None => format::text(&info.format.render(&messages, &specs, true)),
+    };
     let mut answer = json!({ "text": text });
     if let Some(model) = &model {
         answer["tokens"] = model.count_history(&messages, &specs).into();

@@ -78,7 +78,7 @@ pub fn served(config: &Config) -> Option<Result<Vec<Served>, Failure>> {
     Some(list(&options, &AtomicBool::new(false)).map_err(failure))
 }
 
-fn failure(error: ModelError) -> Failure {
+pub(super) fn failure(error: ModelError) -> Failure {
     match error {
         ModelError::Unavailable { message, hint } => Failure::new(exit::NO_MODEL, message).hint(hint),
         full @ ModelError::ContextFull { .. } => Failure::new(exit::LIMIT, full.to_string()),

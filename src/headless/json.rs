@@ -81,6 +81,8 @@ pub(super) fn usage(usage: &Usage) -> Value {
         "prefilled": usage.prefilled,
         "completion": usage.completion,
         "repeated": usage.repeated,
+        "drafted": usage.drafted,
+        "rejected": usage.rejected,
     })
 }
 

@@ -186,7 +186,7 @@ impl Text {
     fn statistics(&mut self, result: &ExecResult, outcome: &TurnOutcome) -> String {
         let usage = outcome.usage;
         format!(
-            "{}: {:.1} s, {} model calls, {} tool calls, tokens: {} prompt ({} cached, {} prefilled, {} of them again), {} generated; sandbox: {}; session {}",
+            "{}: {:.1} s, {} model calls, {} tool calls, tokens: {} prompt ({} cached, {} prefilled, {} of them again), {} generated ({} from drafts); sandbox: {}; session {}",
             escape_line(&result.model),
             result.duration.as_secs_f64(),
             outcome.model_calls,
@@ -196,6 +196,7 @@ impl Text {
             usage.prefilled,
             usage.repeated,
             usage.completion,
+            usage.drafted,
             escape_line(&result.sandbox),
             escape_line(&result.session_id),
         )

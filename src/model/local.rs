@@ -8,6 +8,7 @@ mod aside;
 mod decode;
 mod drafts;
 mod load;
+mod speech;
 
 pub use decode::{DecodeStats, Decoding, Difference, Replayed};
 pub use load::read_once;
@@ -18,7 +19,7 @@ use super::{
     Generated, Model, ModelError, ModelEvent, ModelInfo, ModelSetup, Request, Revised, Revision, StopReason,
     Usage,
 };
-use crate::chat::{ChatFormat, Message, ParseEvent, Role, Segment, ToolSpec, Written};
+use crate::chat::{ChatFormat, Message, ParseEvent, Role, Template, ToolSpec, Written};
 use crate::engine::backend::{Backend, BackendKind};
 use crate::engine::kv::KvType;
 use crate::engine::sampler::{SamplingParams, TokenMask};
@@ -61,6 +62,8 @@ pub struct LocalModel {
     batch: usize,
     tokenizer: Tokenizer,
     info: ModelInfo,
+    /// The file's own, where it speaks none of our formats.
+    template: Option<Template>,
     sampling: SamplingParams,
     allowed: TokenMask,
     sequence: Sequence,
@@ -128,69 +131,6 @@ impl LocalModel {
         &self.tokenizer
     }
 
-    fn encode(&self, segments: &[Segment]) -> Vec<TokenId> {
-        let pieces: Vec<(bool, &str)> = segments
-            .iter()
-            .map(|segment| match segment {
-                Segment::Template(text) => (true, text.as_str()),
-                Segment::Content(text) => (false, text.as_str()),
-            })
-            .collect();
-        self.tokenizer.encode_pieces(&pieces)
-    }
-
-    /// How `messages` stand to what the sequence holds; `answer`: and the model can begin to write.
-    fn plan(&self, messages: &[Message], tools: &[ToolSpec], answer: bool) -> Plan {
-        let held = self.history.len();
-        // A thinking model's earlier thoughts leave the history at the next user message: rendered anew.
-        let drops_thoughts = self.info.format == ChatFormat::Thinking
-            && messages.get(held..).is_some_and(|new| new.iter().any(|m| m.role == Role::User));
-        let continues = held > 0
-            && messages.len() >= held + usize::from(answer)
-            && messages[..held] == self.history[..]
-            && tools == &self.tools[..]
-            && !drops_thoughts;
-        if continues {
-            return Plan::Continues(self.held, self.render(messages, held, tools, answer));
-        }
-        let same = messages.iter().zip(&self.history).take_while(|(a, b)| a == b).count();
-        let known = match same {
-            0 => 0,
-            _ if tools != &self.tools[..] => 0,
-            same => self.render(&messages[..same], 0, tools, false).len(),
-        };
-        Plan::Whole(self.render(messages, 0, tools, answer), known)
-    }
-
-    /// The tokens of `messages` from message `from` on. Answers that this vocabulary wrote are the tokens they were
-    /// written with, and what stands between them is encoded as it was when they were.
-    fn render(&self, messages: &[Message], from: usize, tools: &[ToolSpec], answer: bool) -> Vec<TokenId> {
-        let format = self.info.format;
-        let part = |from: usize, to: usize, answer: bool| match from {
-            0 => format.render(&messages[..to], tools, answer),
-            _ => format.render_more(&messages[..from], &messages[from..to], answer),
-        };
-        let (mut tokens, mut from) = (Vec::new(), from);
-        for (i, message) in messages.iter().enumerate().skip(from) {
-            // Thoughts of turns before the last request are not sent again.
-            let changed =
-                format == ChatFormat::Thinking && messages[i..].iter().any(|m| m.role == Role::User);
-            let ours = message.written.as_ref().filter(|w| w.vocabulary == self.vocabulary && !changed);
-            if let Some(written) = ours {
-                tokens.extend(self.encode(&part(from, i, true)));
-                tokens.extend(
-                    written.tokens.iter().copied().filter(|id| (*id as usize) < self.tokenizer.vocab_size()),
-                );
-                tokens.extend(self.encode(&format.close_turn()));
-                from = i + 1;
-            }
-        }
-        if from < messages.len() || answer {
-            tokens.extend(self.encode(&part(from, messages.len(), answer)));
-        }
-        tokens
-    }
-
     /// What stands in the sequence from token `from` on, as the answer that it is.
     fn written(&self, from: usize) -> Written {
         let tokens = self.sequence.tokens().get(from..).unwrap_or_default().to_vec();
@@ -256,7 +196,7 @@ impl LocalModel {
         request: &Request<'_>,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Begun, ModelError> {
-        let plan = self.plan(request.messages, request.tools, true);
+        let plan = self.plan(request.messages, request.tools, true)?;
         let required = request.must_call.filter(|_| !self.info.format.opens_think());
         let opening = required
             .map_or_else(Vec::new, |call| self.info.format.call_opening(&call.tool, &call.given, &call.next));
@@ -278,7 +218,7 @@ impl LocalModel {
         Ok(Begun {
             opening: crate::chat::format::text(&opening),
             opened: opened.len(),
-            usage: Usage { prompt, cached: kept, prefilled: done, completion: 0, repeated },
+            usage: Usage { prompt, cached: kept, prefilled: done, repeated, ..Usage::default() },
             logits,
         })
     }
@@ -286,9 +226,12 @@ impl LocalModel {
     /// Closes the turn of `message`, which stands at the sequence's end and answers `request`: what is held can be
     /// continued. True where there was room for it.
     fn close(&mut self, request: &Request<'_>, message: Message) -> bool {
-        let close = self.encode(&self.info.format.close_turn());
+        let close = self.closing();
         let never = AtomicBool::new(false);
-        let closed = self.engine.append(&mut self.sequence, &close, Want::Nothing, &never, &mut |_| {});
+        let closed = match close.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.engine.append(&mut self.sequence, &close, Want::Nothing, &never, &mut |_| {}),
+        };
         if closed.is_ok() {
             self.history = request.messages.to_vec();
             self.history.push(message);
@@ -296,6 +239,12 @@ impl LocalModel {
             self.tools = request.tools.to_vec();
         }
         closed.is_ok()
+    }
+
+    /// What the answer that was just decoded took.
+    fn wrote(&self, usage: &mut Usage, completion: usize) {
+        usage.completion = completion;
+        (usage.drafted, usage.rejected) = (self.stats.drafted, self.stats.rejected);
     }
 
     /// Brings the sequence to `revision`'s text, scored, and starts the search; false if it was cancelled or the text
@@ -307,9 +256,9 @@ impl LocalModel {
         usage: &mut Usage,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<bool, ModelError> {
-        let plan = self.plan(revision.messages, revision.tools, false);
+        let plan = self.plan(revision.messages, revision.tools, false)?;
         let ask = std::slice::from_ref(revision.ask);
-        let mut asked = self.encode(&self.info.format.render_more(revision.messages, ask, true));
+        let mut asked = self.more(revision.messages, ask, revision.tools)?;
         asked.extend(self.tokenizer.encode(&format!("```{}\n", revision.language), false));
         let text = self.tokenizer.encode(revision.text, false).len() + SLACK;
         let needed = plan.len() + asked.len() + text;
@@ -338,6 +287,7 @@ impl LocalModel {
             engine: self.engine.as_mut(),
             sequence: &mut self.sequence,
             tokenizer: &self.tokenizer,
+            drafts: self.decoding.drafts,
             cancel: revision.cancel,
         };
         let mut progress = |done: usize, total: usize| {
@@ -402,12 +352,18 @@ impl Model for LocalModel {
         })
     }
 
+    fn prompt(&self, messages: &[Message], tools: &[ToolSpec]) -> Result<String, ModelError> {
+        self.text_of(messages, tools)
+    }
+
     fn count_tokens(&self, text: &str) -> usize {
         self.tokenizer.encode(text, false).len()
     }
 
     fn count_history(&self, messages: &[Message], tools: &[ToolSpec]) -> usize {
-        self.plan(messages, tools, true).len()
+        // What cannot be printed is told when it is asked; until then its texts are counted.
+        let texts = || messages.iter().map(|message| self.count_tokens(&message.content)).sum();
+        self.plan(messages, tools, true).map_or_else(|_| texts(), |plan| plan.len())
     }
 
     fn generate(
@@ -431,7 +387,7 @@ impl Model for LocalModel {
         let (parser, stop, completion) = self.decode(&request, &opening, logits, on_event, None)?;
         let (events, parsed) = parser.finish();
         events.into_iter().for_each(|event| emit(event, on_event));
-        usage.completion = completion;
+        self.wrote(&mut usage, completion);
         on_event(ModelEvent::Usage(usage));
         let message = Message {
             role: Role::Assistant,
@@ -482,13 +438,11 @@ impl Model for LocalModel {
             engine: self.engine.as_mut(),
             sequence: &mut self.sequence,
             tokenizer: &self.tokenizer,
+            drafts: self.decoding.drafts,
             cancel: revision.cancel,
         };
-        match search.next(&mut means) {
-            Ok((text, decoded)) => {
-                revised.text = text;
-                revised.usage.completion = decoded;
-            }
+        match search.next(&mut means, &mut revised.usage) {
+            Ok(text) => revised.text = text,
             Err(EngineError::Cancelled) => revised.cancelled = true,
             Err(error) => return Err(broken(error)),
         }

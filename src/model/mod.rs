@@ -135,6 +135,12 @@ pub struct Usage {
     pub completion: usize,
     /// Tokens that were prefilled a second time; the expected count is zero.
     pub repeated: usize,
+    /// Tokens that a draft had right, and so were not decoded one by one; tokens of drafts that were wrong. Both are
+    /// zero where drafts are off, and what is written is the same.
+    #[serde(default)]
+    pub drafted: usize,
+    #[serde(default)]
+    pub rejected: usize,
 }
 
 impl std::ops::AddAssign for Usage {
@@ -144,6 +150,8 @@ impl std::ops::AddAssign for Usage {
         self.prefilled += other.prefilled;
         self.completion += other.completion;
         self.repeated += other.repeated;
+        self.drafted += other.drafted;
+        self.rejected += other.rejected;
     }
 }
 
@@ -172,6 +180,10 @@ pub trait Model: Send {
     /// How it is run, where that decides what it says: a model of this program.
     fn setup(&self) -> Option<ModelSetup> {
         None
+    }
+    /// The text that an answer to `messages` would begin behind.
+    fn prompt(&self, messages: &[Message], tools: &[ToolSpec]) -> Result<String, ModelError> {
+        Ok(crate::chat::format::text(&self.info().format.render(messages, tools, true)))
     }
     /// Number of tokens of `text` as message content: exact where the model runs here, else an estimate.
     fn count_tokens(&self, text: &str) -> usize;

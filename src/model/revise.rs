@@ -9,6 +9,7 @@ use crate::engine::sampler::uniform;
 use crate::engine::score::likeliest;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{EngineError, Sequence, TokenId, Want};
+use crate::model::Usage;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 
@@ -87,6 +88,8 @@ pub struct Means<'a> {
     pub engine: &'a mut dyn Backend,
     pub sequence: &'a mut Sequence,
     pub tokenizer: &'a Tokenizer,
+    /// The text is offered as what a version goes on with; the versions are the same without.
+    pub drafts: bool,
     pub cancel: &'a AtomicBool,
 }
 
@@ -158,9 +161,8 @@ impl Search {
         self.base + self.body.len()
     }
 
-    /// The next version, and how many tokens were decoded for it. `None`: there are no more.
-    pub fn next(&mut self, means: &mut Means<'_>) -> Result<(Option<String>, usize), EngineError> {
-        let mut decoded = 0;
+    /// The next version; what was decoded for it is added to `usage`. `None`: there are no more.
+    pub fn next(&mut self, means: &mut Means<'_>, usage: &mut Usage) -> Result<Option<String>, EngineError> {
         while let Some(mut branch) = self.branches.pop() {
             let line = self.line(branch.at);
             let came = self.came.get(&line).copied().unwrap_or(0);
@@ -173,19 +175,19 @@ impl Search {
             if let Some(version) = branch.done.take() {
                 if self.seen.insert(essence(&version)) {
                     self.came.insert(line, came + 1);
-                    return Ok((Some(version), decoded));
+                    return Ok(Some(version));
                 }
                 continue;
             }
             let mut tried = means.sequence.fork(self.base + branch.at);
             std::mem::swap(means.sequence, &mut tried);
-            let followed = self.follow(&mut branch, means, &mut decoded);
+            let followed = self.follow(&mut branch, means, usage);
             *means.sequence = tried;
             if followed? {
                 self.branches.push(branch);
             }
         }
-        Ok((None, decoded))
+        Ok(None)
     }
 
     fn line(&self, at: usize) -> usize {
@@ -198,7 +200,7 @@ impl Search {
         &mut self,
         branch: &mut Branch,
         means: &mut Means<'_>,
-        decoded: &mut usize,
+        usage: &mut Usage,
     ) -> Result<bool, EngineError> {
         let vocab = means.engine.config().vocab;
         let mut written: Vec<TokenId> = branch.path.clone();
@@ -209,8 +211,12 @@ impl Search {
             _ => Vec::new(),
         };
         loop {
+            if !means.drafts {
+                draft.clear();
+            }
             let mut tokens = feed.clone();
             tokens.extend_from_slice(&draft);
+            usage.rejected += draft.len();
             let start = means.sequence.tokens().len();
             let logits =
                 means.engine.append(means.sequence, &tokens, Want::All, means.cancel, &mut |_| {})?;
@@ -220,7 +226,10 @@ impl Search {
                 let mut best = likeliest(row, SIBLINGS + 1);
                 best.retain(|(id, _)| !means.tokenizer.never_sampled(*id));
                 let Some(&(token, logprob)) = best.first() else { return Ok(false) };
-                *decoded += 1;
+                let right = draft.get(agreed) == Some(&token);
+                usage.completion += 1;
+                usage.drafted += usize::from(right);
+                usage.rejected -= usize::from(right);
                 if means.tokenizer.stops().contains(&token) {
                     return Ok(false);
                 }
@@ -245,7 +254,7 @@ impl Search {
                 {
                     branch.score -= LINE;
                 }
-                if draft.get(agreed) != Some(&token) {
+                if !right {
                     break token;
                 }
                 agreed += 1;

@@ -102,7 +102,7 @@ impl ScriptedModel {
         };
         // What was held and is sent in another form counts as sent twice.
         let repeated = self.count_history(&self.held[common..], &[]);
-        Usage { prompt, cached, prefilled: prompt - cached, completion, repeated }
+        Usage { prompt, cached, prefilled: prompt - cached, completion, repeated, ..Usage::default() }
     }
 }
 

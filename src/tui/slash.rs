@@ -229,7 +229,11 @@ impl App {
                 thousands(total.prefilled),
                 total.repeated
             ),
-            format!("Tokens written {}, the last answer at {speed} a second", thousands(total.completion)),
+            format!(
+                "Tokens written {}, {} of them drafted; the last answer at {speed} a second",
+                thousands(total.completion),
+                thousands(total.drafted)
+            ),
             format!("Context {} of {}", thousands(meter.used), thousands(meter.limit)),
         ];
         if let Some(session) = &self.session {

@@ -180,7 +180,9 @@ fn formats_are_told_by_template_then_by_name() {
         ("llama", None),
     ] {
         assert_eq!(ChatFormat::detect(None, name), format, "{name}");
-        assert_eq!(ChatFormat::detect(Some("[INST]"), name), format, "{name}");
+        // Blocks as ours with nothing else to tell; and those of another model under a name that is known.
+        assert_eq!(ChatFormat::detect(Some("<|im_start|>"), name), format, "{name}");
+        assert_eq!(ChatFormat::detect(Some("[INST]"), name), None, "{name}");
     }
     for format in ChatFormat::ALL {
         assert_eq!(format.to_string().parse(), Ok(format));

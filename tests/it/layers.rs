@@ -36,6 +36,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("candle_transformers", &["engine/candle"]),
     ("ureq::", &["hub/", "model/endpoint/http"]),
     ("tree_sitter", &["syntax/"]),
+    ("minijinja", &["chat/template"]),
 ];
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {

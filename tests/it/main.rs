@@ -34,6 +34,7 @@ mod sessions;
 mod sessions_command;
 mod shell;
 mod syntax;
+mod template;
 mod tokenizer;
 mod tools;
 mod tools_command;

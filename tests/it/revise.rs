@@ -110,9 +110,10 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
         Message::new(Role::User, "Find the bug and fix it. Answer with the whole file in one code block.");
     let never = AtomicBool::new(false);
     let mut found: Vec<Vec<String>> = Vec::new();
-    for threads in [2, 1] {
+    for (threads, drafts) in [(2, true), (1, true), (2, false)] {
         let mut model = real(threads);
-        let mut versions = Vec::new();
+        model.set_decoding(Decoding { masks: true, drafts });
+        let (mut versions, mut guessed) = (Vec::new(), 0);
         for _ in 0..4 {
             let revision = Revision {
                 messages: &history,
@@ -124,8 +125,11 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
                 sampling: Sampling { seed: 5, ..Sampling::default() },
                 cancel: &never,
             };
-            versions.extend(model.revise(revision, &mut |_: ModelEvent| {}).unwrap().text);
+            let revised = model.revise(revision, &mut |_: ModelEvent| {}).unwrap();
+            guessed += revised.usage.drafted + revised.usage.rejected;
+            versions.extend(revised.text);
         }
+        assert_eq!(guessed > 0, drafts);
         assert!(versions.iter().any(|version| version.contains("width * height")), "{versions:#?}");
         let distinct: std::collections::HashSet<&String> = versions.iter().collect();
         assert_eq!(distinct.len(), versions.len(), "no version comes twice");
@@ -154,6 +158,7 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
         assert_eq!(after.message, answer(&mut real(threads), &longer).message, "and undisturbed");
     }
     assert_eq!(found[0], found[1], "the same versions with any number of threads");
+    assert_eq!(found[0], found[2], "the same versions without drafts");
 }
 
 /// The promise of the README and of `design.md`: prompt and tools together, exactly counted.

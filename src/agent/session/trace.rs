@@ -27,6 +27,8 @@ pub(super) fn trace(event: &Event) {
             prefilled = usage.prefilled,
             repeated = usage.repeated,
             written = usage.completion,
+            drafted = usage.drafted,
+            rejected = usage.rejected,
             "model answered"
         ),
         Event::Checked { command, end, .. } => info!(%command, ?end, "check ran"),

@@ -197,7 +197,7 @@ fn usage(told: Option<&Value>, prompt: usize, completion: usize) -> Usage {
     let prompt = number("/prompt_tokens").unwrap_or(prompt);
     let cached = number("/prompt_tokens_details/cached_tokens").unwrap_or(0).min(prompt);
     let completion = number("/completion_tokens").unwrap_or(completion);
-    Usage { prompt, cached, prefilled: prompt - cached, completion, repeated: 0 }
+    Usage { prompt, cached, prefilled: prompt - cached, completion, ..Usage::default() }
 }
 
 fn forward(events: Vec<ParseEvent>, on_event: &mut dyn FnMut(ModelEvent)) {
@@ -293,7 +293,7 @@ mod tests {
     fn usage_is_the_servers_else_an_estimate() {
         let told = json!({"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 60}});
         let usage = |told| super::usage(told, 10, 3);
-        let expected = Usage { prompt: 100, cached: 60, prefilled: 40, completion: 7, repeated: 0 };
+        let expected = Usage { prompt: 100, cached: 60, prefilled: 40, completion: 7, ..Usage::default() };
         assert_eq!(usage(Some(&told)), expected);
         assert_eq!((usage(None).prompt, usage(None).completion), (10, 3));
         let nothing = json!({"prompt_tokens": 5, "prompt_tokens_details": null});

@@ -1,14 +1,19 @@
 //! A request as the API wants it: messages with the calls they made and the results by the calls' ids, tools as JSON
 //! schemas. The ids are counted from the first call of the history, so the same history is the same text every time and
 //! the server finds it in its cache.
+//!
+//! Servers that sample under a grammar are asked to: a call that must be made is named in `tool_choice`, and it is then
+//! written to its schema (vLLM and SGLang take the tool's name, llama-server only that there must be a call, and holds any
+//! call to its schema unasked); `strict` asks vLLM and SGLang for the same where the model is free to call.
 
+use super::served::Server;
 use crate::chat::{Message, Role, ToolSpec};
 use crate::model::Request;
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 
 /// The body of POST /chat/completions.
-pub(super) fn body(model: &str, request: &Request<'_>) -> Value {
+pub(super) fn body(model: &str, server: Server, request: &Request<'_>) -> Value {
     let mut body = json!({
         "model": model,
         "messages": messages(request.messages),
@@ -19,9 +24,9 @@ pub(super) fn body(model: &str, request: &Request<'_>) -> Value {
         "seed": request.sampling.seed & 0x7fff_ffff,
     });
     if !request.tools.is_empty() {
-        body["tools"] = request.tools.iter().map(ToolSpec::to_openai).collect();
-        if request.words_only {
-            body["tool_choice"] = "none".into();
+        body["tools"] = request.tools.iter().map(|tool| self::tool(tool, server)).collect();
+        if let Some(choice) = choice(server, request) {
+            body["tool_choice"] = choice;
         }
     }
     if let Some(temperature) = request.sampling.temperature {
@@ -29,6 +34,23 @@ pub(super) fn body(model: &str, request: &Request<'_>) -> Value {
         body["temperature"] = temperature.to_string().parse::<f64>().unwrap_or_default().into();
     }
     body
+}
+
+fn tool(spec: &ToolSpec, server: Server) -> Value {
+    let mut tool = spec.to_openai();
+    if matches!(server, Server::Vllm | Server::Sglang) {
+        tool["function"]["strict"] = true.into();
+    }
+    tool
+}
+
+fn choice(server: Server, request: &Request<'_>) -> Option<Value> {
+    match request.must_call {
+        _ if request.words_only => Some("none".into()),
+        Some(_) if server == Server::Llama => Some("required".into()),
+        Some(call) => Some(json!({"type": "function", "function": {"name": call.tool}})),
+        None => None,
+    }
 }
 
 pub(super) fn messages(history: &[Message]) -> Vec<Value> {
@@ -74,6 +96,39 @@ pub(super) fn messages(history: &[Message]) -> Vec<Value> {
 mod tests {
     use super::*;
     use crate::chat::ToolCall;
+    use crate::model::{RequiredCall, Sampling};
+    use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn a_call_that_must_be_made_is_named_as_each_server_takes_it() {
+        let parameters = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
+        let spec = ToolSpec { name: "count".into(), description: None, parameters, extra: Map::new() };
+        let required = RequiredCall { tool: "count".into(), next: "n".into(), ..RequiredCall::default() };
+        let named = json!({"type": "function", "function": {"name": "count"}});
+        for (server, must, words_only, choice, strict) in [
+            (Server::Vllm, true, false, named.clone(), json!(true)),
+            (Server::Sglang, true, false, named.clone(), json!(true)),
+            (Server::Other, true, false, named, Value::Null),
+            (Server::Llama, true, false, json!("required"), Value::Null),
+            (Server::Llama, false, true, json!("none"), Value::Null),
+            (Server::Vllm, false, false, Value::Null, json!(true)),
+        ] {
+            let request = Request {
+                messages: &[Message::new(Role::User, "How many?")],
+                tools: std::slice::from_ref(&spec),
+                sampling: Sampling::default(),
+                must_call: must.then_some(&required),
+                words_only,
+                values: None,
+                aside: false,
+                frame: None,
+                cancel: &AtomicBool::new(false),
+            };
+            let body = body("m", server, &request);
+            assert_eq!(body["tool_choice"], choice, "{server:?} {must} {words_only}");
+            assert_eq!(body["tools"][0]["function"]["strict"], strict, "{server:?}");
+        }
+    }
 
     fn calling(names: &[&str]) -> Message {
         let call = |name: &&str| ToolCall { name: (*name).into(), arguments: Map::new() };

@@ -1,6 +1,6 @@
 //! A model that another program serves: vLLM, SGLang, llama-server, anything that speaks OpenAI's chat completions. It
 //! is a `Model` like the others, and what needs the weights at hand is left out: no prefill ahead, no snapshots, no
-//! versions of a text, no grammar. Tokens are estimated, and set right by what the server counts.
+//! versions of a text; calls are held to their grammar only where the server does it (`api`). Tokens are estimated, and set right by what the server counts.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -33,6 +33,7 @@ use crate::chat::{Message, ToolSpec};
 use address::Address;
 use answer::Answer;
 use link::{Link, Patience, Stopped, with_patience};
+use served::Server;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokens::Counter;
@@ -92,6 +93,7 @@ pub struct EndpointModel {
     key: Option<Key>,
     /// As the server calls it.
     served: String,
+    server: Server,
     info: ModelInfo,
     counter: Counter,
     pause: Duration,
@@ -120,6 +122,7 @@ impl EndpointModel {
             address,
             key: options.key.clone(),
             served: model.name,
+            server: model.server,
             info,
             counter: Counter::default(),
             pause: options.pause,
@@ -146,7 +149,7 @@ impl Model for EndpointModel {
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Generated, ModelError> {
         let estimated = self.counter.history(request.messages, request.tools);
-        let body = api::body(&self.served, &request).to_string();
+        let body = api::body(&self.served, self.server, &request).to_string();
         let call = stream::Call {
             address: &self.address,
             key: self.key.as_ref(),

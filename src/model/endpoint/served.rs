@@ -16,8 +16,27 @@ pub struct Served {
     pub context: Option<usize>,
     /// Weights in billions; `0.0` where neither the server nor the name says so.
     pub billions: f64,
-    /// The server is a llama-server, which tells more elsewhere.
-    llama: bool,
+    pub(super) server: Server,
+}
+
+/// Which program serves, as its list of models says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Server {
+    Llama,
+    Vllm,
+    Sglang,
+    Other,
+}
+
+impl Server {
+    fn read(owner: Option<&str>) -> Self {
+        match owner {
+            Some("llamacpp") => Server::Llama,
+            Some("vllm") => Server::Vllm,
+            Some("sglang") => Server::Sglang,
+            _ => Server::Other,
+        }
+    }
 }
 
 impl Served {
@@ -28,13 +47,13 @@ impl Served {
         Some(Self {
             context: tokens.filter(|tokens| *tokens >= 1.0).map(|tokens| tokens as usize),
             billions: number("/meta/n_params").map_or_else(|| billions(&name), |weights| weights / 1e9),
-            llama: entry.get("owned_by").and_then(Value::as_str) == Some("llamacpp"),
+            server: Server::read(entry.get("owned_by").and_then(Value::as_str)),
             name,
         })
     }
 
     fn named(name: &str) -> Self {
-        Self { name: name.into(), context: None, billions: billions(name), llama: false }
+        Self { name: name.into(), context: None, billions: billions(name), server: Server::Other }
     }
 }
 
@@ -78,8 +97,8 @@ pub(super) fn choose(
         }
     };
     let mut template = None;
-    if model.llama || (model.context.is_none() && context.is_none()) {
-        // What a llama-server tells at its root; nobody else needs to.
+    if model.server == Server::Llama || (model.context.is_none() && context.is_none()) {
+        // A llama-server tells it at its root; nobody else needs to.
         match link.get_json(&format!("{}/props", link.address.root()), false) {
             Ok(props) => {
                 let tokens = props.pointer("/default_generation_settings/n_ctx").or(props.get("n_ctx"));
@@ -112,10 +131,10 @@ mod tests {
     fn a_model_by_what_each_server_says_of_it() {
         let vllm = json!({"id": "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8", "owned_by": "vllm", "max_model_len": 131072});
         let served = Served::read(&vllm).unwrap();
-        assert_eq!((served.context, served.billions, served.llama), (Some(131_072), 480.0, false));
+        assert_eq!((served.context, served.billions, served.server), (Some(131_072), 480.0, Server::Vllm));
         let llama = json!({"id": "x.gguf", "owned_by": "llamacpp", "meta": {"n_ctx_train": 32768, "n_params": 1.5e9}});
         let served = Served::read(&llama).unwrap();
-        assert_eq!((served.context, served.billions, served.llama), (None, 1.5, true));
+        assert_eq!((served.context, served.billions, served.server), (None, 1.5, Server::Llama));
         assert_eq!(Served::read(&json!({"name": "x"})), None);
     }
 

@@ -19,12 +19,13 @@ impl LocalModel {
         tools: &[ToolSpec],
         cancel: &AtomicBool,
     ) -> Result<usize, ModelError> {
-        if messages.last().is_none_or(|last| last.role != Role::User) {
+        // Nor is anything certain of what a template of the file will print.
+        if messages.last().is_none_or(|last| last.role != Role::User) || self.template.is_some() {
             return Ok(0);
         }
-        let mut plan = self.plan(messages, tools, false);
+        let mut plan = self.plan(messages, tools, false)?;
         // The message's end is not certain, and its last token may come to be another.
-        let open = self.encode(&self.info.format.close_turn()).len() + 1;
+        let open = self.closing().len() + 1;
         let (Plan::Continues(_, tokens) | Plan::Whole(tokens, _)) = &mut plan;
         tokens.truncate(tokens.len().saturating_sub(open));
         // An answer is to fit behind it; if not, the request will say so.

@@ -16,7 +16,7 @@ impl LocalModel {
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Generated, ModelError> {
         let (conversation, question) = request.messages.split_at(request.messages.len().saturating_sub(1));
-        let mut asked = self.encode(&self.info.format.render_more(conversation, question, true));
+        let mut asked = self.more(conversation, question, request.tools)?;
         asked.extend(self.tokenizer.encode(request.frame.map_or("", |frame| frame.begins), false));
         let mut usage = self.reach(conversation, request.tools, asked.len(), request.cancel, on_event)?;
         if self.history != conversation {
@@ -38,7 +38,7 @@ impl LocalModel {
         cancel: &AtomicBool,
         on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Usage, ModelError> {
-        let plan = self.plan(conversation, tools, false);
+        let plan = self.plan(conversation, tools, false)?;
         let prompt = plan.len() + beside;
         if prompt + 1 > self.sequence.capacity() {
             return Err(ModelError::ContextFull { needed: prompt + 1, limit: self.sequence.capacity() });
@@ -54,7 +54,7 @@ impl LocalModel {
             self.tools = tools.to_vec();
             self.held = self.sequence.tokens().len();
         }
-        Ok(Usage { prompt, cached: kept, prefilled: done, completion: 0, repeated })
+        Ok(Usage { prompt, cached: kept, prefilled: done, repeated, ..Usage::default() })
     }
 
     /// Prefills `asked` behind the sequence and lets the model answer.
@@ -72,7 +72,7 @@ impl LocalModel {
             self.decode(request, request.frame.map_or("", |frame| frame.begins), logits, on_event, None)?;
         let (events, parsed) = parser.finish();
         events.into_iter().for_each(|event| emit(event, on_event));
-        usage.completion = completion;
+        self.wrote(usage, completion);
         on_event(ModelEvent::Usage(*usage));
         let message = Message {
             role: Role::Assistant,

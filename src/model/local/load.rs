@@ -2,14 +2,14 @@
 //! share one engine.
 
 use super::{DEFAULT_CONTEXT, DecodeStats, Decoding, FARTHEST, LocalModel, LocalOptions, broken};
-use crate::chat::ChatFormat;
-use crate::engine::EngineOptions;
+use crate::chat::{ChatFormat, SpecialTokens, Template};
 use crate::engine::backend::{Backend, BackendKind};
 use crate::engine::gguf::Gguf;
 use crate::engine::memory::too_little_for;
 use crate::engine::recall::Snapshots;
 use crate::engine::shared::SharedEngine;
 use crate::engine::tokenizer::Tokenizer;
+use crate::engine::{EngineOptions, TokenId};
 use crate::model::{ModelError, ModelInfo};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,14 +67,15 @@ impl LocalModel {
         let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
         let name = gguf.str("general.name").unwrap_or(&stem);
         let known = options.format.or_else(|| ChatFormat::detect(gguf.str("tokenizer.chat_template"), name));
-        let Some(format) = known else {
-            return Err(ModelError::Unavailable {
-                message: format!(
-                    "{}: its chat template is none of the formats this agent speaks",
-                    path.display()
-                ),
-                hint: "use a Qwen2, Qwen2.5 or Qwen3 instruct model (qwright models list)".into(),
-            });
+        let (format, template) = match known {
+            Some(format) => (format, None),
+            None => {
+                let template = own_template(gguf, &tokenizer).map_err(|why| ModelError::Unavailable {
+                    message: format!("{}: its chat template cannot be used: {why}", path.display()),
+                    hint: "use a Qwen2, Qwen2.5 or Qwen3 instruct model (qwright models list)".into(),
+                })?;
+                (template.format(), Some(template))
+            }
         };
         let billions = gguf.tensors().iter().map(|t| t.len() as f64).sum::<f64>() / 1e9;
         let own = engine.config().context;
@@ -99,6 +100,7 @@ impl LocalModel {
             batch: options.engine.batch,
             tokenizer,
             info,
+            template,
             sampling: options.sampling.clone(),
             allowed,
             sequence,
@@ -121,6 +123,24 @@ impl LocalModel {
             stats: DecodeStats::default(),
         })
     }
+}
+
+/// The template that the file brings along.
+fn own_template(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Template, String> {
+    let source =
+        gguf.str("tokenizer.chat_template").ok_or("the file has none, and its name says no format")?;
+    let text = |id: TokenId| String::from_utf8_lossy(tokenizer.bytes(id)).into_owned();
+    let named = |key: &str| {
+        let id = gguf.u64(key).and_then(|id| TokenId::try_from(id).ok());
+        id.map_or_else(String::new, text)
+    };
+    let added = (0..tokenizer.vocab_size() as TokenId).filter(|id| tokenizer.is_added(*id)).map(text);
+    let tokens = SpecialTokens {
+        begin: named("tokenizer.ggml.bos_token_id"),
+        end: named("tokenizer.ggml.eos_token_id"),
+        added: added.collect(),
+    };
+    Template::new(source, tokens)
 }
 
 /// Reads the file front to back, so that the first answer does not wait for the disk page by page. Files larger than
