@@ -575,6 +575,38 @@ const WORDS: &[&str] = &[
     "\", \"name\": \"edit\"",
 ];
 
+/// What a small model takes for a call and no parser reads is not written: it has to write the call.
+#[test]
+fn what_only_looks_like_a_call_is_not_written() {
+    let tokenizer = small_tokenizer();
+    let specs = specs();
+    let admitted = |format: ChatFormat, text: &str| {
+        let vocabulary = Grammar::vocabulary(&tokenizer, tokenizer.vocab_size());
+        let mut grammar = Grammar::new(format, &specs, None, vocabulary).unwrap();
+        Turn::new(&mut grammar, &tokenizer, None).push(text.as_bytes())
+    };
+    for text in [
+        "<tools>",
+        "I look.\n<tools>\n",
+        "a <function name=",
+        "<function_call>",
+        "Say `{\"name\": \"edit\", ",
+    ] {
+        assert!(!admitted(ChatFormat::HermesQwen25, text), "{text}");
+        assert!(admitted(ChatFormat::Qwen3Coder, text) || text.starts_with("a <f"), "{text}");
+    }
+    for text in [
+        "a <tooltip>",
+        "<fun>",
+        "Say {\"name\": \"ed",
+        "a {\"name\": \"x\"}",
+        "<tool_call>\n{",
+        "{\"name\": \"edit\"",
+    ] {
+        assert!(admitted(ChatFormat::HermesQwen25, text), "{text}");
+    }
+}
+
 /// An answer that may end while no call is open has none to the parser either: every way in which a call opens to it is
 /// one in which the mask comes on.
 #[test]

@@ -1,8 +1,10 @@
 //! `qwright sessions replay`: a session run again from its log. The model is given the recorded messages and results, and
-//! every token of its answers must be the one it would choose now. No tool runs, and nothing is written. `against` says
-//! what of the log can be compared; how a token comes about is the model's own affair.
+//! every token of its answers must be the one it would choose now. No tool runs, and nothing is written; but with
+//! `--live` (`live`), where the tools run again in a private copy. `against` says what of the log can be compared; how a
+//! token comes about is the model's own affair.
 
 mod against;
+mod live;
 mod report;
 
 use super::{CommandResult, Failure, exit};
@@ -28,6 +30,10 @@ The model, its settings and the seed are those of the log, unless flags name oth
 given to the model; no tool is run. Each token is chosen with the recorded ones before it, so the first difference is \
 where the two would have parted.
 
+With --live the tools run again, in a private copy of the session's directory, and each result must be the recorded one \
+too (but for times). Bring the directory to where the session began first; what the session changed itself is taken back \
+in the copy, where it is still as the session left it.
+
 Exit codes: 0 identical, 1 different, 2 the log cannot be compared (or there is no such session), 6 no model, 130 \
 interrupted.")]
 pub struct ReplayArgs {
@@ -40,6 +46,9 @@ pub struct ReplayArgs {
     /// Another temperature than the recorded one
     #[arg(long)]
     temperature: Option<f32>,
+    /// Run the tools again too, in a private copy of the directory
+    #[arg(long, conflicts_with_all = ["seed", "temperature"])]
+    live: bool,
     /// As one JSON object
     #[arg(long)]
     json: bool,
@@ -48,6 +57,11 @@ pub struct ReplayArgs {
 pub(super) fn run(args: &ReplayArgs, stored: &Stored, cancel: &AtomicBool) -> CommandResult {
     let config = Config::load(&args.model.load_options())?;
     let mut open = |run: &RunSettings, setup: &ModelSetup| load_model(args, &config, run, setup, cancel);
+    if args.live {
+        let live = live::run(stored, &config, &mut open, cancel)?;
+        super::out(&report::live(&live, stored, args.json))?;
+        return Ok(if live.is_identical() { exit::DONE } else { exit::TASK_FAILED });
+    }
     let walked = walk(stored, (args.seed, args.temperature), &mut open, cancel)?;
     let Walk { answers: 0, difference: None, ref skipped, .. } = walked else {
         super::out(&report(&walked, stored, args.json))?;

@@ -85,8 +85,9 @@ pub(super) enum Text {
     FenceWord(u8),
     FenceLine,
     FenceGap,
-    /// `<tools>`, then white space or backticks; no object may follow.
-    ListTag(u8),
+    /// Amid a line, so much of `{"name": "`, and then of the name of a tool: no call may be written where none is read.
+    Inline(u8),
+    InlineName(Pick),
     /// What may be white space beyond ASCII, and where it leads back to if it is.
     Wide(Wide, Before),
     /// An object that may be a call without its tag.
@@ -99,7 +100,6 @@ pub(super) enum Before {
     Answer,
     Line,
     Fenced,
-    List,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -207,14 +207,17 @@ impl State {
     /// without them may follow, but for texts that begin with one of the bytes given, which go on with a tag.
     pub fn is_free(&self, xml: bool, live: Option<&Live<'_>>) -> Option<(Kind, Vec<u8>)> {
         let kind = if xml { Kind::Tags } else { Kind::Objects };
-        let tags = if xml { XML_TAGS } else { HERMES_TAGS };
+        let tags = tags(xml);
         let free = Some((kind, Vec::new()));
         match self.at {
             At::Off | At::Start(0) | At::Think(0) => free,
             // `<` alone, so that these agree so far, and what of the tags goes on from there.
-            At::Start(came) => Some((kind, continuations(&[THINK, tags[0], tags[1]], 0, came))),
+            At::Start(came) => {
+                let tags: Vec<&[u8]> = [THINK].iter().chain(tags).copied().collect();
+                Some((kind, continuations(&tags, 0, came)))
+            }
             At::Think(came) => Some((kind, continuations(&[THINK_END], 0, came))),
-            At::Text(Text::Tag(number, came)) => Some((kind, continuations(&tags, number, came))),
+            At::Text(Text::Tag(number, came)) => Some((kind, continuations(tags, number, came))),
             At::Text(Text::Object(object)) => object.is_free().map(|tag| (kind, tag)),
             At::Text(_) => free,
             At::Content(content) if self.utf8.is_whole() => content.is_free(live),
@@ -239,9 +242,15 @@ pub struct Machine<'a> {
 
 const THINK: &[u8] = b"<think>";
 const THINK_END: &[u8] = b"</think>";
-/// Tags that mean something in free text.
-const XML_TAGS: [&[u8]; 2] = [b"<tool_call>", b"<function="];
-const HERMES_TAGS: [&[u8]; 2] = [b"<tool_call>", b"<tools>"];
+/// Tags that mean something in free text: those that open a call; then, in the Hermes formats, those of calls as no parser
+/// reads them (small models take the list of tools in the prompt for a pattern): they are not written.
+const XML_TAGS: &[&[u8]] = &[b"<tool_call>", b"<function="];
+const HERMES_TAGS: &[&[u8]] = &[b"<tool_call>", b"<tools", b"<function"];
+const INLINE: &[u8] = b"{\"name\": \"";
+
+fn tags(xml: bool) -> &'static [&'static [u8]] {
+    if xml { XML_TAGS } else { HERMES_TAGS }
+}
 
 impl Automaton for Machine<'_> {
     type State = State;
@@ -332,7 +341,7 @@ impl Machine<'_> {
 
     fn text(&self, state: &State, text: Text, byte: u8) -> Option<State> {
         let to = |text: Text| Some(state.to(At::Text(text)));
-        let tags = if self.rules.xml { XML_TAGS } else { HERMES_TAGS };
+        let tags = tags(self.rules.xml);
         match text {
             Text::Plain(_) if byte == b'<' => to(Text::Tag(0, 1)),
             Text::Plain(line) if is_blank(byte) => to(Text::Plain(line || byte == b'\n')),
@@ -343,12 +352,28 @@ impl Machine<'_> {
             Text::Plain(true) if !self.rules.xml && byte == b'{' => {
                 to(Text::Object(hermes::Object::new(false)))
             }
+            Text::Plain(false) if !self.rules.xml && byte == INLINE[0] => to(Text::Inline(1)),
             Text::Plain(_) => to(Text::Plain(false)),
+            Text::Inline(came) => match matched(INLINE, came, byte) {
+                Some(true) => to(Text::InlineName(self.rules.tool_names.start())),
+                Some(false) => to(Text::Inline(came + 1)),
+                None => self.text(state, Text::Plain(false), byte),
+            },
+            Text::InlineName(pick) => {
+                let names = &self.rules.tool_names;
+                if byte == b'"' && names.exact(pick).is_some() {
+                    return None;
+                }
+                match names.step(pick, byte, |_| true) {
+                    Some(pick) => to(Text::InlineName(pick)),
+                    None => self.text(state, Text::Plain(false), byte),
+                }
+            }
             Text::Tag(number, came) => {
                 // The tags differ after their first letters: the other one may fit where this one does not.
-                let agree =
-                    |tag: &&[u8]| tag[..usize::from(came)] == tags[usize::from(number)][..usize::from(came)];
-                let fits = (0u8..).zip(tags).filter(|(_, tag)| agree(tag));
+                let so_far = &tags[usize::from(number)][..usize::from(came)];
+                let agree = |tag: &&[u8]| tag.starts_with(so_far);
+                let fits = (0u8..).zip(tags.iter().copied()).filter(|(_, tag)| agree(tag));
                 for (number, tag) in fits {
                     match matched(tag, came, byte) {
                         Some(false) => return to(Text::Tag(number, came + 1)),
@@ -357,7 +382,7 @@ impl Machine<'_> {
                             let start = At::Tool(self.rules.tool_names.start());
                             return Some(Self::fresh(state, Style::Tagged).to(start));
                         }
-                        Some(true) => return to(Text::ListTag(0)),
+                        Some(true) => return None,
                         None => {}
                     }
                 }
@@ -385,23 +410,12 @@ impl Machine<'_> {
                 }
                 _ => self.text(state, Text::Plain(true), byte),
             },
-            Text::ListTag(ticks) => match byte {
-                b'{' => None,
-                b'`' if ticks == 2 => None,
-                b'`' => to(Text::ListTag(ticks + 1)),
-                _ if is_blank(byte) && ticks == 0 => to(Text::ListTag(0)),
-                _ if Wide::may_begin(byte) && ticks == 0 => {
-                    self.text(state, Text::Wide(Wide::default(), Before::List), byte)
-                }
-                _ => self.text(state, Text::Plain(false), byte),
-            },
             Text::Wide(wide, before) => match (wide.step(byte), before) {
                 (WideStep::On(wide), _) => to(Text::Wide(wide, before)),
                 (WideStep::No, _) => self.text(state, Text::Plain(false), byte),
                 (WideStep::Blank, Before::Answer) => Some(state.to(At::Start(0))),
                 (WideStep::Blank, Before::Line) => to(Text::Plain(true)),
                 (WideStep::Blank, Before::Fenced) => to(Text::FenceGap),
-                (WideStep::Blank, Before::List) => to(Text::ListTag(0)),
             },
             Text::Object(object) => self.object(state, object, byte),
             Text::Ticks(_) => self.text(state, Text::Plain(false), byte),

@@ -68,7 +68,7 @@ impl Skipped {
     }
 }
 
-type Open<'o> = dyn FnMut(&RunSettings, &ModelSetup) -> Result<LocalModel, Failure> + 'o;
+pub(super) type Open<'o> = dyn FnMut(&RunSettings, &ModelSetup) -> Result<LocalModel, Failure> + 'o;
 
 /// `instead`: a seed and a temperature in place of the recorded ones. `open` loads the model that a part of the log was
 /// written with.
@@ -158,20 +158,25 @@ impl Walk {
 }
 
 /// The model that runs, and the one the log asks for.
-struct Held {
+pub(super) struct Held {
     recorded: ModelSetup,
     here: ModelSetup,
-    model: LocalModel,
+    pub model: LocalModel,
 }
 
 /// How an answer differs.
-struct Differs {
-    in_answer: Option<Difference>,
+pub(super) struct Differs {
+    pub in_answer: Option<Difference>,
     /// What is before it or how it is counted, in words.
     before: Option<String>,
 }
 
 impl Held {
+    pub fn new(recorded: &ModelSetup, model: LocalModel) -> Self {
+        let here = model.setup().unwrap_or_else(|| recorded.clone());
+        Self { recorded: recorded.clone(), here, model }
+    }
+
     fn of<'h>(
         held: &'h mut Option<Self>,
         run: &RunSettings,
@@ -186,14 +191,13 @@ impl Held {
             Some(held) => Ok(held),
             None => {
                 let model = open(run, setup)?;
-                let here = model.setup().unwrap_or_else(|| setup.clone());
-                Ok(held.insert(Self { recorded: setup.clone(), here, model }))
+                Ok(held.insert(Self::new(setup, model)))
             }
         }
     }
 
     /// Tokens that are the same, and the difference.
-    fn compare(
+    pub fn compare(
         &mut self,
         request: Request<'_>,
         message: &Message,
@@ -219,7 +223,7 @@ impl Held {
         Ok((same, found.then_some(Differs { in_answer, before })))
     }
 
-    fn differs(&self, run: &RunSettings, sampling: &Sampling, found: &Differs) -> Vec<String> {
+    pub fn differs(&self, run: &RunSettings, sampling: &Sampling, found: &Differs) -> Vec<String> {
         let temperature =
             |given: Option<f32>, setup: &ModelSetup| given.unwrap_or(setup.sampling.temperature).to_string();
         let session = [

@@ -1,0 +1,172 @@
+//! The model of a session that runs again: it says what was recorded, after it was looked whether it would say so now, from
+//! what was recorded before. Where a result of a tool or a token is another, that is told and the session is stopped.
+
+use super::plan::{Plan, Step, differing};
+use super::{Told, locked};
+use crate::agent::asked::RunSettings;
+use crate::chat::{Message, Role, ToolCallParser, ToolSpec};
+use crate::commands::sessions::replay::against::{Found, Held};
+use crate::model::local::LocalModel;
+use crate::model::{
+    Generated, Model, ModelError, ModelEvent, ModelInfo, Request, Revised, Revision, Sampling, StopReason,
+    Usage,
+};
+use crate::workspace::{ReadContent, Workspace};
+use std::collections::VecDeque;
+
+pub(super) struct Recorded {
+    held: Held,
+    run: RunSettings,
+    steps: VecDeque<Step>,
+    /// To read what a change was made to.
+    workspace: Workspace,
+    /// Where it runs now, and where it ran.
+    places: (String, String),
+    told: Told,
+}
+
+impl Recorded {
+    pub fn new(
+        model: LocalModel,
+        plan: &mut Plan,
+        workspace: Workspace,
+        places: (String, String),
+        told: Told,
+    ) -> Self {
+        let steps = std::mem::take(&mut plan.steps).into();
+        Self { held: Held::new(&plan.setup, model), run: plan.run.clone(), steps, workspace, places, told }
+    }
+
+    /// The next answer of the model's own: steps of the program's the turn makes itself.
+    fn next_answer(&mut self) -> Option<Step> {
+        while self.steps.front()?.asked.is_none() {
+            self.steps.pop_front();
+        }
+        self.steps.pop_front()
+    }
+
+    /// The next edit that the program made of what the model wrote beside the conversation.
+    fn next_edit(&mut self) -> Option<(String, String, String)> {
+        while self.steps.front()?.asked.is_none() {
+            let calls = self.steps.pop_front().map(|step| step.message.tool_calls).unwrap_or_default();
+            if let Some(call) = calls.iter().find(|call| call.name == "edit") {
+                let text = |key: &str| call.arguments.get(key)?.as_str().map(str::to_string);
+                return Some((text("file_path")?, text("old_string")?, text("new_string")?));
+            }
+        }
+        None
+    }
+
+    /// The session went another way: it ends.
+    fn part(&self, why: &str) -> ModelError {
+        locked(&self.told).parted.get_or_insert_with(|| why.to_string());
+        stopped()
+    }
+
+    /// A file that was written anew, as the answer that says so.
+    fn rewritten(&mut self) -> Generated {
+        let written = self.next_edit().and_then(|(path, old, new)| {
+            let ReadContent::Text(text) = self.workspace.read(&path).ok()?.content else { return None };
+            Some(format!("```\n{}\n```", text.text.replacen(&old, &new, 1).trim_end_matches('\n')))
+        });
+        let stop = if written.is_some() { StopReason::End } else { StopReason::Length };
+        generated(Message::new(Role::Assistant, written.unwrap_or_default()), stop)
+    }
+}
+
+fn stopped() -> ModelError {
+    ModelError::Unavailable {
+        message: "the session runs another way than it was recorded".into(),
+        hint: String::new(),
+    }
+}
+
+fn generated(message: Message, stop: StopReason) -> Generated {
+    Generated { message, stop, usage: Usage::default(), truncated: false, problems: Vec::new() }
+}
+
+impl Model for Recorded {
+    fn info(&self) -> &ModelInfo {
+        self.held.model.info()
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        self.held.model.count_tokens(text)
+    }
+
+    fn count_history(&self, messages: &[Message], tools: &[ToolSpec]) -> usize {
+        self.held.model.count_history(messages, tools)
+    }
+
+    fn generate(
+        &mut self,
+        request: Request<'_>,
+        _on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<Generated, ModelError> {
+        if request.aside {
+            return match request.frame {
+                Some(_) => Ok(self.rewritten()),
+                None => Err(self.part("the conversation would be shortened here")),
+            };
+        }
+        let Some(step) = self.next_answer() else {
+            return Err(self.part("the model is asked once more than was recorded"));
+        };
+        let Some(asked) = &step.asked else { return Err(stopped()) };
+        if let Some(result) = differing(request.messages, &step.history, &self.places) {
+            locked(&self.told).result = Some(super::ResultDiffers { turn: step.turn, ..result });
+            return Err(stopped());
+        }
+        let sampling = Sampling {
+            seed: self.run.seed,
+            temperature: asked.temperature.or(self.run.temperature),
+            max_tokens: asked.most,
+        };
+        let request = Request {
+            messages: &step.history,
+            tools: &self.run.tools,
+            sampling: sampling.clone(),
+            must_call: asked.must_call.as_ref(),
+            words_only: asked.words_only,
+            ..request
+        };
+        let (same, differs) = match self.held.compare(request, &step.message, asked) {
+            Ok(compared) => compared,
+            Err(failure) => {
+                locked(&self.told).failure = Some(failure);
+                return Err(stopped());
+            }
+        };
+        let mut live = locked(&self.told);
+        live.tokens += same;
+        if let Some(found) = differs {
+            let differs = self.held.differs(&self.run, &sampling, &found);
+            let (turn, answer, difference) = (step.turn, step.answer, found.in_answer);
+            live.token = Some(Found { turn, answer, difference, differs });
+            return Err(stopped());
+        }
+        live.answers += 1;
+        drop(live);
+        // What was wrong with a call is in no log: it is read again.
+        let tokens = step.message.written.as_ref().map_or(&[][..], |written| &written.tokens);
+        let format = self.info().format;
+        let mut parser = ToolCallParser::new(format, &self.run.tools, format.opens_think());
+        parser.push(&self.held.model.tokenizer().decode(tokens));
+        let (_, parsed) = parser.finish();
+        let usage = Usage { prompt: asked.prompt, completion: tokens.len(), ..Usage::default() };
+        let (truncated, problems) = (parsed.truncated, parsed.problems);
+        Ok(Generated { usage, truncated, problems, ..generated(step.message.clone(), asked.stop) })
+    }
+
+    fn revise(
+        &mut self,
+        revision: Revision<'_>,
+        _on_event: &mut dyn FnMut(ModelEvent),
+    ) -> Result<Revised, ModelError> {
+        let Some((_, old, new)) = self.next_edit() else { return Ok(Revised::default()) };
+        if !revision.text.contains(&old) {
+            return Err(self.part("a file that was edited is another one here"));
+        }
+        Ok(Revised { text: Some(revision.text.replacen(&old, &new, 1)), ..Revised::default() })
+    }
+}
