@@ -7,7 +7,7 @@ use crate::chat::ToolCall;
 use serde_json::json;
 
 /// Versions of a file that are tried.
-pub const MOST_TRIES: usize = 64;
+pub const MOST_TRIES: usize = 160;
 /// The same where the user must agree to each.
 pub const MOST_ASKED: usize = 3;
 /// Lines shown before and after a place that the output points at, and such places of a file.

@@ -203,6 +203,15 @@ impl Backend for SharedEngine {
         })
     }
 
+    /// A batch by itself: it waits for nobody.
+    fn append_many(
+        &mut self,
+        parts: &mut [(&mut Sequence, &[TokenId])],
+        cancel: &AtomicBool,
+    ) -> Result<Vec<f32>, EngineError> {
+        lock(&self.inner.engine).append_many(parts, cancel)
+    }
+
     fn remember(&mut self, sequence: &Sequence) {
         lock(&self.inner.engine).remember(sequence);
     }
