@@ -1,7 +1,9 @@
 //! Turns with tools, sampled and counted: how many calls are malformed, have invalid arguments, or name text that is not in
 //! their file, with masks and without; what masks cost; how fast a file is rewritten with drafts and without.
 //!
-//!     cargo run --release --example turns -- MODEL.gguf [calls [N]] [rewrite [TOKENS]] [large] [--no-masks] [--no-drafts] [--format F]
+//!     cargo run --release --example turns -- MODEL.gguf [calls [N]] [rewrite [TOKENS]] [large] [--no-masks] [--no-drafts] [--format F] [--at-once N]
+//!
+//! `--at-once N` decodes N turns in one batch: sooner, and the time of each says nothing then.
 //!
 //! The checker is strict and shares nothing with the parser: it reads what was written, tags and all.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -19,7 +21,8 @@ use qwright::tools::Registry;
 use qwright::workspace::Workspace;
 use serde_json::{Map, Value};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Files that the requests are about.
@@ -98,7 +101,7 @@ fn main() {
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let after = |word: &str| arguments.iter().skip_while(|a| *a != word).nth(1);
     let path = arguments.first().expect(
-        "usage: turns MODEL.gguf [calls [N]] [rewrite [TOKENS]] [large] [--no-masks] [--no-drafts] [--format F]",
+        "usage: turns MODEL.gguf [calls [N]] [rewrite [TOKENS]] [large] [--no-masks] [--no-drafts] [--format F] [--at-once N]",
     );
     let decoding = Decoding { masks: !has("--no-masks"), drafts: !has("--no-drafts") };
     let formats = match after("--format") {
@@ -106,11 +109,12 @@ fn main() {
         None => vec![ChatFormat::Qwen3Coder, ChatFormat::HermesQwen25],
     };
     for format in formats {
-        let mut model = load(Path::new(path), format, decoding);
         if has("calls") {
             let count = after("calls").and_then(|n| n.parse().ok()).unwrap_or(250);
-            calls(&mut model, format, count);
+            let at_once = after("--at-once").and_then(|n| n.parse().ok()).unwrap_or(1);
+            calls(Path::new(path), format, decoding, count, at_once);
         }
+        let mut model = load(Path::new(path), format, decoding);
         if has("large") {
             for bytes in [700, 20_000, 2_000_000] {
                 large(&model, format, bytes);
@@ -123,7 +127,12 @@ fn main() {
 }
 
 fn load(path: &Path, format: ChatFormat, decoding: Decoding) -> LocalModel {
-    let options = LocalOptions {
+    let never = AtomicBool::new(false);
+    LocalModel::load(path, &options(format, decoding), &never, &mut |_, _| {}).expect("a model")
+}
+
+fn options(format: ChatFormat, decoding: Decoding) -> LocalOptions {
+    LocalOptions {
         backend: BackendKind::Native,
         engine: EngineOptions::default(),
         kv: KvType::F16,
@@ -139,11 +148,34 @@ fn load(path: &Path, format: ChatFormat, decoding: Decoding) -> LocalModel {
         },
         decoding,
         snapshots: None,
-    };
-    LocalModel::load(path, &options, &AtomicBool::new(false), &mut |_, _| {}).expect("a model")
+    }
 }
 
-fn calls(model: &mut LocalModel, format: ChatFormat, turns: usize) {
+fn calls(path: &Path, format: ChatFormat, decoding: Decoding, turns: usize, at_once: usize) {
+    let never = AtomicBool::new(false);
+    let options = options(format, decoding);
+    let models = LocalModel::load_several(path, &options, at_once, &never, &mut |_, _| {}).expect("models");
+    let next = AtomicUsize::new(0);
+    let counts = Mutex::new(Counts::default());
+    std::thread::scope(|scope| {
+        for model in models {
+            scope.spawn(|| {
+                let mut model = model;
+                sample(&mut model, format, &|| next.fetch_add(1, Ordering::Relaxed), turns, &counts);
+            });
+        }
+    });
+    report(format, counts.into_inner().unwrap());
+}
+
+/// Samples the turns that `next` names, as long as they are among the first `turns`.
+fn sample(
+    model: &mut LocalModel,
+    format: ChatFormat,
+    next: &dyn Fn() -> usize,
+    turns: usize,
+    counts: &Mutex<Counts>,
+) {
     let folder = tempfile::tempdir().unwrap();
     for (path, text) in FILES {
         let path = folder.path().join(path);
@@ -154,8 +186,11 @@ fn calls(model: &mut LocalModel, format: ChatFormat, turns: usize) {
     let specs = offered_tools(&Registry::standard(), model.info()).specs();
     let own = format!("{}/", workspace.root().file_name().and_then(|name| name.to_str()).unwrap_or_default());
     let never = AtomicBool::new(false);
-    let mut counts = Counts::default();
-    for turn in 0..turns {
+    loop {
+        let turn = next();
+        if turn >= turns {
+            return;
+        }
         let request = REQUESTS[turn % REQUESTS.len()];
         let count = |text: &str| model.count_tokens(text);
         let options = SessionOptions::default();
@@ -174,6 +209,7 @@ fn calls(model: &mut LocalModel, format: ChatFormat, turns: usize) {
         };
         let answer = model.generate(request, &mut |_| {}).expect("an answer");
         let stats = model.stats();
+        let mut counts = counts.lock().unwrap();
         counts.turns += 1;
         eprint!("\r{turn}");
         counts.tokens += stats.tokens;
@@ -191,6 +227,9 @@ fn calls(model: &mut LocalModel, format: ChatFormat, turns: usize) {
             println!("--- turn {turn}, {:?}\n{}\n---", answer.stop, stats.text);
         }
     }
+}
+
+fn report(format: ChatFormat, counts: Counts) {
     let Counts { turns, calling, editing, calls, malformed, invalid, absent, ambiguous, truncated, .. } =
         counts;
     println!(
@@ -330,8 +369,14 @@ fn strict_hermes(text: &str) -> Result<Vec<ToolCall>, ()> {
         serde_json::from_value(value).map_err(|_| ())
     };
     let Some(at) = text.find("<tool_call>") else {
-        let body = text.trim().strip_suffix("```").unwrap_or(text);
-        let at = body.find("{\n").or_else(|| body.find("{\"")).ok_or(())?;
+        // The object begins a line; braces within a sentence are none.
+        let body = text.trim();
+        let body = body.strip_suffix("```").unwrap_or(body);
+        let begins = |at: &usize| {
+            let before = body[..*at].trim_end_matches([' ', '\t']);
+            before.is_empty() || before.ends_with('\n')
+        };
+        let at = body.match_indices('{').map(|(at, _)| at).find(begins).ok_or(())?;
         return Ok(vec![call(serde_json::from_str(&body[at..]).map_err(|_| ())?)?]);
     };
     let mut rest = &text[at..];

@@ -591,6 +591,13 @@ fn what_only_looks_like_a_call_is_not_written() {
         "a <function name=",
         "<function_call>",
         "Say `{\"name\": \"edit\", ",
+        "<{{\"name\": \"edit \", \"arguments\"",
+        "Say {\n  \"tool\": \"edit\"",
+        "{\n  \"function_name\": \"edit\"",
+        "{\"function_name\": \"unknown\", \"arguments\"",
+        "```json\n{\"function_name\": \"edit\"",
+        "{\n  \"function_name\": \"edit,\n  \"arguments\"",
+        "```\n{{\"name \": \"edit\"",
     ] {
         assert!(!admitted(ChatFormat::HermesQwen25, text), "{text}");
         assert!(admitted(ChatFormat::Qwen3Coder, text) || text.starts_with("a <f"), "{text}");
@@ -600,6 +607,8 @@ fn what_only_looks_like_a_call_is_not_written() {
         "<fun>",
         "Say {\"name\": \"ed",
         "a {\"name\": \"x\"}",
+        "{\"colour\": \"red\"}\nThat.",
+        "```json\n{\"directory\": \".\", \"arguments\": []}\n```",
         "<tool_call>\n{",
         "{\"name\": \"edit\"",
     ] {

@@ -112,18 +112,24 @@ enum Part {
         number: u8,
         came: u8,
     },
-    /// Text to the last brace. No string in it is the name of a tool: the parser finds calls in more shapes than ours.
+    /// Text to the last brace. No string in it is the name of a tool (the parser finds calls in more shapes than ours), or
+    /// the word that a call has for its arguments.
     Rest {
         depth: u8,
         quote: u8,
         escaped: bool,
         tag: u8,
         name: Option<Pick>,
+        /// So much of that word; `NO_WORD`: it is another.
+        word: u8,
     },
 }
 
 /// What `<tool_call>` and `<tools>` begin with.
 const OPENS: &[u8] = b"<tool";
+const ARGUMENTS: &[u8] = b"arguments";
+/// The string that is open is another word.
+const NO_WORD: u8 = u8::MAX;
 const KEYS: [&[u8]; 5] = [b"name", b"arguments", b"parameters", b"type", b"function"];
 
 impl Object {
@@ -138,6 +144,12 @@ impl Object {
                 strange: false,
             },
         }
+    }
+
+    /// From the quote of its first key on, amid a line, where the parser reads no call.
+    pub fn inline(names: Pick) -> Self {
+        let part = Part::Rest { depth: 1, quote: b'"', escaped: false, tag: 0, name: Some(names), word: 0 };
+        Self { fenced: false, part }
     }
 
     /// It must become a call: a bare object with a name is one.
@@ -161,7 +173,8 @@ impl Machine<'_> {
     pub(super) fn object(&self, state: &State, object: Object, byte: u8) -> Option<State> {
         let to = |part: Part| Some(state.to(At::Text(Text::Object(Object { part, ..object }))));
         let text = |line: bool| self.again(state, Text::Plain(line), byte);
-        let rest = |quote: u8| Part::Rest { depth: 1, quote, escaped: false, tag: 0, name: None };
+        let rest =
+            |quote: u8| Part::Rest { depth: 1, quote, escaped: false, tag: 0, name: None, word: NO_WORD };
         let as_rest = |quote: u8| self.object(state, Object { part: rest(quote), ..object }, byte);
         match object.part {
             Part::Brace { double, moved, line, wide, strange } => match (byte, wide.step(byte)) {
@@ -184,22 +197,26 @@ impl Machine<'_> {
                 _ => text(line),
             },
             Part::Key { quote, odd, number, came } => {
+                // An object with other keys is no call to the parser, and must not be one to the model either
+                // (`{"function_name": "edit", ...}`). In a fence it may be any JSON, unless its first key begins as a
+                // call's does.
+                let other = || if object.fenced && came == 0 { text(false) } else { as_rest(quote) };
                 if came == 0 {
                     // Their first letters differ.
                     return match (0u8..).zip(KEYS).find(|(_, key)| key.first() == Some(&byte)) {
                         Some((number, _)) => to(Part::Key { quote, odd, number, came: 1 }),
-                        None => text(false),
+                        None => other(),
                     };
                 }
                 let key = KEYS[usize::from(number)];
                 if usize::from(came) < key.len() {
                     return match matched(key, came, byte) {
                         Some(_) => to(Part::Key { quote, odd, number, came: came + 1 }),
-                        None => text(false),
+                        None => other(),
                     };
                 }
                 match (byte == quote, number) {
-                    (false, _) => text(false),
+                    (false, _) => other(),
                     (true, 0) if !odd => to(Part::Colon { came: false }),
                     // What else a call might begin with: it is written name first.
                     (true, 3) if !odd => to(rest(0)),
@@ -266,25 +283,32 @@ impl Machine<'_> {
                     None => as_rest(b'"'),
                 }
             }
-            Part::Rest { depth, quote, escaped, tag, name } => {
+            Part::Rest { depth, quote, escaped, tag, name, word } => {
                 let tag = begun(tag, byte)?;
                 let names = &self.rules.tool_names;
-                let on = |depth: u8, quote: u8, escaped: bool, name: Option<Pick>| {
-                    to(Part::Rest { depth, quote, escaped, tag, name })
+                let begun = |name: Option<Pick>, word: u8, quote: u8| {
+                    to(Part::Rest { depth, quote, escaped: false, tag, name, word })
                 };
+                let on = |depth: u8, quote: u8, escaped: bool| {
+                    to(Part::Rest { depth, quote, escaped, tag, name: None, word: NO_WORD })
+                };
+                let is_call =
+                    || name.is_some_and(|pick| names.exact(pick).is_some()) || word == ARGUMENTS.len() as u8;
                 match (quote, byte) {
-                    (1.., _) if escaped => on(depth, quote, false, None),
-                    (1.., b'\\') => on(depth, quote, true, None),
-                    (1.., _) if byte == quote && name.and_then(|pick| names.exact(pick)).is_some() => None,
-                    (1.., _) if byte == quote => on(depth, 0, false, None),
-                    (1.., _) => {
-                        on(depth, quote, false, name.and_then(|pick| names.step(pick, byte, |_| true)))
-                    }
-                    (0, b'"' | b'\'') => on(depth, byte, false, Some(names.start())),
-                    (0, b'{') => on(depth.checked_add(1)?, 0, false, None),
+                    (1.., _) if escaped => on(depth, quote, false),
+                    (1.., b'\\') => on(depth, quote, true),
+                    (1.., _) if byte == quote && is_call() => None,
+                    // A quote that was left out turns what is a string and what is not around: both are looked at.
+                    (1.., _) if byte == quote => begun(Some(names.start()), 0, 0),
+                    (0, b'"' | b'\'') if is_call() => None,
+                    (0, b'"' | b'\'') => begun(Some(names.start()), 0, byte),
+                    (0, b'{') => on(depth.checked_add(1)?, 0, false),
                     (0, b'}') if depth <= 1 => Some(state.to(At::Text(Text::Plain(false)))),
-                    (0, b'}') => on(depth - 1, 0, false, None),
-                    (0, _) => on(depth, 0, false, None),
+                    (0, b'}') => on(depth - 1, 0, false),
+                    _ => {
+                        let word = matched(ARGUMENTS, word, byte).map_or(NO_WORD, |_| word + 1);
+                        begun(name.and_then(|pick| names.step(pick, byte, |_| true)), word, quote)
+                    }
                 }
             }
         }

@@ -85,9 +85,9 @@ pub(super) enum Text {
     FenceWord(u8),
     FenceLine,
     FenceGap,
-    /// Amid a line, so much of `{"name": "`, and then of the name of a tool: no call may be written where none is read.
-    Inline(u8),
-    InlineName(Pick),
+    /// Behind a brace amid a line: with a quote next it begins an object, in which no call may be written. `true`: only white
+    /// space on this line so far.
+    Inline(bool),
     /// What may be white space beyond ASCII, and where it leads back to if it is.
     Wide(Wide, Before),
     /// An object that may be a call without its tag.
@@ -246,7 +246,6 @@ const THINK_END: &[u8] = b"</think>";
 /// reads them (small models take the list of tools in the prompt for a pattern): they are not written.
 const XML_TAGS: &[&[u8]] = &[b"<tool_call>", b"<function="];
 const HERMES_TAGS: &[&[u8]] = &[b"<tool_call>", b"<tools", b"<function"];
-const INLINE: &[u8] = b"{\"name\": \"";
 
 fn tags(xml: bool) -> &'static [&'static [u8]] {
     if xml { XML_TAGS } else { HERMES_TAGS }
@@ -352,23 +351,14 @@ impl Machine<'_> {
             Text::Plain(true) if !self.rules.xml && byte == b'{' => {
                 to(Text::Object(hermes::Object::new(false)))
             }
-            Text::Plain(false) if !self.rules.xml && byte == INLINE[0] => to(Text::Inline(1)),
+            Text::Plain(false) if !self.rules.xml && byte == b'{' => to(Text::Inline(false)),
             Text::Plain(_) => to(Text::Plain(false)),
-            Text::Inline(came) => match matched(INLINE, came, byte) {
-                Some(true) => to(Text::InlineName(self.rules.tool_names.start())),
-                Some(false) => to(Text::Inline(came + 1)),
-                None => self.text(state, Text::Plain(false), byte),
+            Text::Inline(line) => match byte {
+                b'"' => to(Text::Object(hermes::Object::inline(self.rules.tool_names.start()))),
+                b'{' if !line => to(Text::Inline(false)),
+                _ if is_blank(byte) => to(Text::Inline(line || byte == b'\n')),
+                _ => self.text(state, Text::Plain(line), byte),
             },
-            Text::InlineName(pick) => {
-                let names = &self.rules.tool_names;
-                if byte == b'"' && names.exact(pick).is_some() {
-                    return None;
-                }
-                match names.step(pick, byte, |_| true) {
-                    Some(pick) => to(Text::InlineName(pick)),
-                    None => self.text(state, Text::Plain(false), byte),
-                }
-            }
             Text::Tag(number, came) => {
                 // The tags differ after their first letters: the other one may fit where this one does not.
                 let so_far = &tags[usize::from(number)][..usize::from(came)];
