@@ -54,8 +54,8 @@ use std::time::{Duration, Instant};
 use terminal::Screen;
 use theme::ThemeName;
 
-/// Between two drawings.
-const FRAME: Duration = Duration::from_micros(16_600);
+/// Between two drawings of what the agent does; and of three drawings, between the first and the last: sixty a second.
+const FRAME: Duration = Duration::from_micros(33_300);
 /// Between two drawings of something that moves by itself.
 const TICK: Duration = Duration::from_millis(100);
 /// How long inputs are taken in before they are drawn.
@@ -102,6 +102,12 @@ enum Incoming {
     End,
 }
 
+impl Incoming {
+    fn is_the_users(&self) -> bool {
+        matches!(self, Self::Input(Input::Key(_) | Input::Paste(_) | Input::Wheel(_) | Input::Resize))
+    }
+}
+
 /// How it ended.
 #[derive(Debug, Default)]
 pub struct Ended {
@@ -138,35 +144,32 @@ pub fn run(host: &mut dyn Host, theme: ThemeName) -> io::Result<Ended> {
         ended: Ended::default(),
     };
     ui.host.begin(&ui.outbox);
-    let mut dirty = true;
-    let mut drawn: Option<Instant> = None;
+    let mut pace = Pace::default();
     while !ui.leaving {
-        let now = Instant::now();
-        let wait = match drawn {
-            Some(drawn) if dirty => FRAME.saturating_sub(now.duration_since(drawn)),
-            None => Duration::ZERO,
-            Some(_) if ui.app.is_alive() => TICK,
-            Some(_) => Duration::from_secs(3600),
+        let wait = match pace.wait(Instant::now()) {
+            Some(wait) => wait,
+            None if ui.app.is_alive() => TICK,
+            None => Duration::from_secs(3600),
         };
         match inputs.recv_timeout(wait) {
             Ok(incoming) => {
-                dirty |= ui.take_in(incoming, &mut screen)?;
+                pace.change(incoming.is_the_users(), ui.take_in(incoming, &mut screen)?);
                 let until = Instant::now() + DRAIN;
                 while !ui.leaving && Instant::now() < until {
                     let Ok(incoming) = inputs.try_recv() else { break };
-                    dirty |= ui.take_in(incoming, &mut screen)?;
+                    pace.change(incoming.is_the_users(), ui.take_in(incoming, &mut screen)?);
                 }
             }
-            Err(RecvTimeoutError::Timeout) => dirty |= ui.app.is_alive(),
+            Err(RecvTimeoutError::Timeout) => pace.change(false, ui.app.is_alive()),
             Err(RecvTimeoutError::Disconnected) => break,
         }
         while let Ok(message) = panicked.try_recv() {
             ui.input(Input::Panicked(message), &mut screen)?;
         }
         let now = Instant::now();
-        if dirty && drawn.is_none_or(|drawn| now.duration_since(drawn) >= FRAME) {
+        if pace.wait(now) == Some(Duration::ZERO) {
             screen.draw(&mut ui.app, now)?;
-            (dirty, drawn) = (false, Some(now));
+            pace.drew(now);
         }
     }
     drop(screen);
@@ -183,6 +186,39 @@ pub fn run(host: &mut dyn Host, theme: ThemeName) -> io::Result<Ended> {
         }
     }
     Ok(ended)
+}
+
+/// When to draw next. What the user does is drawn at once, also right behind a drawing of what the agent did.
+#[derive(Default)]
+struct Pace {
+    /// The last two drawings, the latest first.
+    drawn: [Option<Instant>; 2],
+    /// The screen may have to change; for something that the user did.
+    dirty: bool,
+    urgent: bool,
+}
+
+impl Pace {
+    fn change(&mut self, users: bool, changes: bool) {
+        self.dirty |= changes;
+        self.urgent |= users && changes;
+    }
+
+    /// How long a drawing has to wait; `None`: there is nothing to draw.
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        let [last, before] = self.drawn;
+        let since = |drawn: Option<Instant>| drawn.map_or(FRAME, |drawn| now.duration_since(drawn));
+        match (last, self.dirty) {
+            (None, _) => Some(Duration::ZERO),
+            (_, false) => None,
+            (_, true) => Some(FRAME.saturating_sub(since(if self.urgent { before } else { last }))),
+        }
+    }
+
+    fn drew(&mut self, now: Instant) {
+        self.drawn = [Some(now), self.drawn[0]];
+        (self.dirty, self.urgent) = (false, false);
+    }
 }
 
 struct Interface<'h> {
@@ -372,4 +408,54 @@ fn signals(to: &Sender<Incoming>) -> io::Result<()> {
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Drawings within `ms` milliseconds, in each of which the agent does something, and every `key` the user.
+    fn drawings(ms: u64, key: u64) -> (usize, Duration) {
+        let begun = Instant::now();
+        let (mut pace, mut drawn, mut most) = (Pace::default(), 0, Duration::ZERO);
+        let mut pressed: Option<Instant> = None;
+        for at in 0..ms {
+            let now = begun + Duration::from_millis(at);
+            let is_key = at % key == key - 1;
+            if is_key {
+                pressed.get_or_insert(now);
+            }
+            pace.change(is_key, true);
+            if pace.wait(now) == Some(Duration::ZERO) {
+                pace.drew(now);
+                drawn += 1;
+                most = most.max(pressed.take().map_or(Duration::ZERO, |pressed| now.duration_since(pressed)));
+            }
+        }
+        (drawn, most)
+    }
+
+    #[test]
+    fn keys_are_drawn_at_once_and_at_most_sixty_times_a_second() {
+        // A fast typist while an answer streams.
+        let (drawn, most) = drawings(10_000, 71);
+        assert!(drawn <= 601 && most == Duration::ZERO, "{drawn} {most:?}");
+        // A key held down, and a paste key by key.
+        for key in [30, 1] {
+            let (drawn, most) = drawings(10_000, key);
+            assert!(drawn <= 601 && most <= FRAME, "{drawn} {most:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_drawn_where_nothing_changes() {
+        let now = Instant::now();
+        let mut pace = Pace::default();
+        assert_eq!(pace.wait(now), Some(Duration::ZERO), "the first screen");
+        pace.drew(now);
+        pace.change(true, false);
+        assert_eq!(pace.wait(now), None);
+        pace.change(false, true);
+        assert_eq!(pace.wait(now), Some(FRAME));
+    }
 }
