@@ -72,6 +72,16 @@ impl Seen {
         self.entries.is_empty() && self.spellings.is_none() && self.texts.is_empty()
     }
 
+    /// Files whose text, by `read`, is another than the one that was quoted.
+    pub fn changed(&self, read: &dyn Fn(&str) -> Option<String>) -> Vec<&str> {
+        let is_other = |(path, text): (&'_ String, &Text)| match text {
+            Text::Whole(text) => read(path).as_ref() != Some(text),
+            Text::Open | Text::Closed => false,
+        };
+        let all = self.texts.iter().filter(|(path, text)| is_other((path, text)));
+        all.map(|(path, _)| path.as_str()).collect()
+    }
+
     /// Takes in what was seen later; returns what of it is new.
     pub fn take_in(&mut self, mut later: Seen) -> Seen {
         later.entries.retain(|name, entries| self.entries.get(name) != Some(&*entries));

@@ -244,6 +244,35 @@ fn a_session_of_a_real_engine_is_run_again_token_by_token() {
 }
 
 #[test]
+fn a_session_runs_again_with_its_tools_and_the_first_result_that_differs_is_named() {
+    let project = tiny_session("qwen2-q4_k_m");
+    let replay = ["sessions", "replay", "latest", "--live", "--json", "--threads", "1"];
+    let found = |code: i32| -> Value { serde_json::from_str(&project.out(code, &replay)).unwrap() };
+    let at = |name: &str| project.files.path().join(name);
+    let (greet, also) = (std::fs::read(at("greet.sh")).unwrap(), std::fs::read(at("also.sh")).unwrap());
+    let same = found(0);
+    assert_eq!(same["identical"], true, "{same}");
+    assert!(same["turns"].as_u64() >= Some(2) && same["answers"].as_u64() >= Some(2), "{same}");
+    assert!(same["results"].as_u64() >= Some(1), "{same}");
+    // Nothing of it touched the directory, whose file is another one now.
+    assert_eq!(
+        (std::fs::read(at("greet.sh")).unwrap(), std::fs::read(at("also.sh")).unwrap()),
+        (greet, also)
+    );
+    std::fs::write(at("greet.sh"), "\necho helo\nexit 0\n").unwrap();
+    let other = found(1);
+    let result = &other["different_result"];
+    assert_eq!(result["recorded"].as_str(), Some("edited greet.sh at line 2"), "{other}");
+    assert_eq!(result["here"].as_str(), Some("edited greet.sh at line 3"), "{other}");
+    assert_eq!((&result["turn"], &result["call"]), (&json!(1), &json!("edit(greet.sh)")), "{other}");
+    // Where the text that was quoted is gone it is the token.
+    std::fs::write(at("greet.sh"), "echo other\n").unwrap();
+    let text = project.out(1, &["sessions", "replay", "latest", "--live"]);
+    assert!(text.starts_with("different: turn 1, answer 1, token "), "{text}");
+    assert!(text.contains("greet.sh is another file than it was") && !text.contains("temperature"), "{text}");
+}
+
+#[test]
 fn the_first_difference_of_a_replay_is_named() {
     let project = tiny_session("qwen2-q4_k_m");
     assert!(project.out(0, &["sessions", "replay", "latest"]).starts_with("identical, "));

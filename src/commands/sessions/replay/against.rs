@@ -128,7 +128,7 @@ pub(super) fn walk(
                             Some(_) if values.is_lacking() => walk.skipped.lacking += 1,
                             Some(difference) => {
                                 walk.tokens += same;
-                                let differs = held.differs(run, &sampling, &difference);
+                                let differs = held.differs(run, asked, &sampling, &difference);
                                 let difference = difference.in_answer;
                                 walk.difference = Some(Found { turn, answer, difference, differs });
                                 return Ok(walk);
@@ -223,7 +223,14 @@ impl Held {
         Ok((same, found.then_some(Differs { in_answer, before })))
     }
 
-    pub fn differs(&self, run: &RunSettings, sampling: &Sampling, found: &Differs) -> Vec<String> {
+    pub fn differs(
+        &self,
+        run: &RunSettings,
+        asked: &Asked,
+        sampling: &Sampling,
+        found: &Differs,
+    ) -> Vec<String> {
+        let recorded = asked.temperature.or(run.temperature);
         let temperature =
             |given: Option<f32>, setup: &ModelSetup| given.unwrap_or(setup.sampling.temperature).to_string();
         let session = [
@@ -231,7 +238,7 @@ impl Held {
             difference("seed", &run.seed.to_string(), &sampling.seed.to_string()),
             difference(
                 "temperature",
-                &temperature(run.temperature, &self.recorded),
+                &temperature(recorded, &self.recorded),
                 &temperature(sampling.temperature, &self.here),
             ),
             found.before.clone(),

@@ -183,6 +183,7 @@ fn one(
                     }
                 }
                 live.parted = match outcome.ending {
+                    _ if !turn.whole && results.len() >= turn.results.len() => None,
                     Ending::ModelUnavailable { message, .. } | Ending::Failed { message, .. } => {
                         Some(message)
                     }
@@ -212,46 +213,63 @@ fn take_back(workspace: &Workspace, diffs: &[String]) -> bool {
     })
 }
 
-/// A unified diff that takes back what `diff` does.
+/// A unified diff that takes back what `diff` does. Of the lines of a change those that go stand first, as everywhere.
 fn reversed(diff: &str) -> String {
     let mut out = String::new();
+    let (mut goes, mut comes) = (String::new(), String::new());
+    let mut last_goes = false;
     let mut in_hunk = false;
-    // Heads come in pairs: the second one is to stand first.
-    let mut old_name: Option<&str> = None;
+    let mut old_name = "/dev/null";
+    let side = |name: &str, from: &str, to: &str| match name.strip_prefix(from) {
+        Some(path) => format!("{to}{path}"),
+        None => name.to_string(),
+    };
     for line in diff.lines() {
         in_hunk = (in_hunk || line.starts_with("@@ ")) && !line.starts_with("diff --git ");
-        let turned = match line.split_at_checked(1) {
-            _ if line.starts_with("@@ ") => {
-                let mut parts = line.splitn(4, ' ');
-                let (_, old, new) = (parts.next(), parts.next(), parts.next());
-                let rest = parts.next().unwrap_or("@@");
-                let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
-                format!("@@ -{} +{} {rest}", new.trim_start_matches('+'), old.trim_start_matches('-'))
-            }
-            Some(("+", rest)) if in_hunk => format!("-{rest}"),
-            Some(("-", rest)) if in_hunk => format!("+{rest}"),
-            _ if !in_hunk && line.starts_with("--- ") => {
-                old_name = line.strip_prefix("--- ");
+        let changed = in_hunk && !line.starts_with("@@ ");
+        match line.split_at_checked(1) {
+            Some(("+", rest)) if changed => {
+                goes.push_str(&format!("-{rest}\n"));
+                last_goes = true;
                 continue;
             }
-            _ if !in_hunk && line.starts_with("+++ ") => {
-                let side = |name: &str, from: &str, to: &str| match name.strip_prefix(from) {
-                    Some(path) => format!("{to}{path}"),
-                    None => name.to_string(),
-                };
-                let new = side(&line[4..], "b/", "a/");
-                format!("--- {new}\n+++ {}", side(old_name.take().unwrap_or("/dev/null"), "a/", "b/"))
+            Some(("-", rest)) if changed => {
+                comes.push_str(&format!("+{rest}\n"));
+                last_goes = false;
+                continue;
             }
-            _ => match (line.strip_prefix("new file mode "), line.strip_prefix("deleted file mode ")) {
-                (Some(mode), _) => format!("deleted file mode {mode}"),
-                (_, Some(mode)) => format!("new file mode {mode}"),
-                _ => line.to_string(),
-            },
+            // That a line has no end is said behind it.
+            Some(("\\", _)) if changed && !(goes.is_empty() && comes.is_empty()) => {
+                if last_goes { &mut goes } else { &mut comes }.push_str(&format!("{line}\n"));
+                continue;
+            }
+            _ => {}
+        }
+        out.push_str(&std::mem::take(&mut goes));
+        out.push_str(&std::mem::take(&mut comes));
+        let turned = if let Some(ranges) = line.strip_prefix("@@ -") {
+            let mut parts = ranges.splitn(3, ' ');
+            let (old, new, rest) = (parts.next(), parts.next(), parts.next());
+            let new = new.unwrap_or_default().trim_start_matches('+');
+            format!("@@ -{new} +{} {}", old.unwrap_or_default(), rest.unwrap_or("@@"))
+        } else if in_hunk {
+            line.to_string()
+        } else if let Some(name) = line.strip_prefix("--- ") {
+            old_name = name;
+            continue;
+        } else if let Some(name) = line.strip_prefix("+++ ") {
+            format!("--- {}\n+++ {}", side(name, "b/", "a/"), side(old_name, "a/", "b/"))
+        } else if let Some(mode) = line.strip_prefix("new file mode ") {
+            format!("deleted file mode {mode}")
+        } else if let Some(mode) = line.strip_prefix("deleted file mode ") {
+            format!("new file mode {mode}")
+        } else {
+            line.to_string()
         };
         out.push_str(&turned);
         out.push('\n');
     }
-    out
+    out + &goes + &comes
 }
 
 #[cfg(test)]
@@ -265,16 +283,19 @@ mod tests {
         std::fs::write(folder.path().join("a.txt"), "one\n--two\n+three\nfour\n").unwrap();
         std::fs::write(folder.path().join("gone.txt"), "x\n").unwrap();
         let workspace = Workspace::open(folder.path(), &[]).unwrap();
-        let before = (file("a.txt"), file("gone.txt"), file("new.txt"));
+        std::fs::write(folder.path().join("end.txt"), "one\ntwo\n").unwrap();
+        let before = [file("a.txt"), file("gone.txt"), file("new.txt"), file("end.txt")];
         let diff = "diff --git a/a.txt b/a.txt\n--- a/a.txt\n+++ b/a.txt\n@@ -1,4 +1,4 @@ head\n one\n---two\n-+three\n+--2\n++3\n four\n\
             diff --git a/new.txt b/new.txt\nnew file mode 100644\n--- /dev/null\n+++ b/new.txt\n@@ -0,0 +1 @@\n+n\n\
-            diff --git a/gone.txt b/gone.txt\ndeleted file mode 100644\n--- a/gone.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n";
+            diff --git a/gone.txt b/gone.txt\ndeleted file mode 100644\n--- a/gone.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n\
+            diff --git a/end.txt b/end.txt\n--- a/end.txt\n+++ b/end.txt\n@@ -1,2 +1 @@\n-one\n-two\n+three\n\\ No newline at end of file\n";
         let plans = workspace.plan_change(&Change::Patch(Form::UnifiedDiff, diff.into())).unwrap();
         workspace.apply_all(&plans).unwrap();
         assert_eq!(file("a.txt").unwrap(), "one\n--2\n+3\nfour\n");
         assert!(file("new.txt").is_some() && file("gone.txt").is_none());
-        assert!(take_back(&workspace, &[diff.to_string()]));
-        assert_eq!((file("a.txt"), file("gone.txt"), file("new.txt")), before);
+        assert_eq!(file("end.txt").unwrap(), "three");
+        assert!(take_back(&workspace, &[diff.to_string()]), "{}", reversed(diff));
+        assert_eq!([file("a.txt"), file("gone.txt"), file("new.txt"), file("end.txt")], before);
         assert!(!take_back(&workspace, &[diff.to_string()]), "it is taken back already");
     }
 }

@@ -5,7 +5,7 @@
 use super::same;
 use crate::agent::asked::{Asked, RunSettings};
 use crate::agent::conversation::Conversation;
-use crate::agent::protocol::{ApprovalMode, Op};
+use crate::agent::protocol::{ApprovalMode, Ending, Op};
 use crate::agent::store::Stored;
 use crate::agent::transcript::Record;
 use crate::chat::{Message, Role, ToolCall};
@@ -28,6 +28,8 @@ pub(super) struct Turn {
     pub before: Vec<Op>,
     pub request: String,
     pub results: Vec<Recorded>,
+    /// It came to its own end: no limit cut it short, and nobody.
+    pub whole: bool,
 }
 
 /// The result of a call.
@@ -81,8 +83,11 @@ impl Plan {
         if sound.len() < stored.records.len() {
             left_out.push("what stands behind a damaged line".to_string());
         }
+        // Why nothing of what comes is run again; what it changed is taken back all the same.
+        let mut ends: Option<&str> = None;
         for record in sound {
             match record {
+                _ if ends.is_some() => {}
                 Record::Started { run, mode, .. } => {
                     let run = run
                         .as_deref()
@@ -91,22 +96,16 @@ impl Plan {
                     match first {
                         None => first = Some((run, setup, *mode)),
                         Some((other, ..)) if other == run => {}
-                        Some(_) => {
-                            left_out.push("what came after it was taken up with other settings".to_string());
-                            break;
-                        }
+                        Some(_) => ends = Some("what came after it was taken up with other settings"),
                     }
                 }
-                Record::Compacted { .. } => {
-                    left_out.push("what came after its conversation was shortened".to_string());
-                    break;
-                }
+                Record::Compacted { .. } => ends = Some("what came after its conversation was shortened"),
                 Record::Mode { mode } if !talk.running => before.push(Op::SetMode { mode: *mode }),
                 Record::Cut { messages: 0 } if !talk.running => before.push(Op::Clear),
                 Record::Cut { .. } if !talk.running => before.push(Op::Undo),
                 Record::Request { text } => {
                     let before = std::mem::take(&mut before);
-                    turns.push(Turn { before, request: text.clone(), results: Vec::new() });
+                    turns.push(Turn { before, request: text.clone(), results: Vec::new(), whole: false });
                     answer = 0;
                 }
                 Record::Message { message, asked } if message.role == Role::Assistant => {
@@ -125,14 +124,22 @@ impl Plan {
                         turn.results.push(Recorded { call, text: message.content.clone() });
                     }
                 }
-                Record::Finished { outcome } if !outcome.diff.is_empty() => {
-                    diffs.push((talk.turns.len(), outcome.diff.clone()));
+                Record::Finished { outcome } => {
+                    if let Some(turn) = turns.last_mut() {
+                        turn.whole = outcome.ending == Ending::Done;
+                    }
                 }
                 _ => {}
+            }
+            if let Record::Finished { outcome } = record
+                && !outcome.diff.is_empty()
+            {
+                diffs.push((talk.turns.len(), outcome.diff.clone()));
             }
             talk.apply(record.clone());
             diffs.retain(|(turn, _)| *turn <= talk.turns.len());
         }
+        left_out.extend(ends.map(str::to_string));
         let (run, setup, mode) = first.ok_or_else(|| nothing("its beginning is damaged"))?;
         if steps.iter().all(|step| step.asked.is_none()) {
             return Err(nothing("no model answered in it, or its log does not say what it was asked"));

@@ -3,7 +3,7 @@
 
 use super::plan::{Plan, Step, differing};
 use super::{Told, locked};
-use crate::agent::asked::RunSettings;
+use crate::agent::asked::{RunSettings, Seen};
 use crate::chat::{Message, Role, ToolCallParser, ToolSpec};
 use crate::commands::sessions::replay::against::{Found, Held};
 use crate::model::local::LocalModel;
@@ -18,6 +18,10 @@ pub(super) struct Recorded {
     held: Held,
     run: RunSettings,
     steps: VecDeque<Step>,
+    /// Of each turn: it came to its own end.
+    whole: Vec<bool>,
+    /// What the log says of the files that answers so far rest on.
+    seen: Seen,
     /// To read what a change was made to.
     workspace: Workspace,
     /// Where it runs now, and where it ran.
@@ -34,20 +38,32 @@ impl Recorded {
         told: Told,
     ) -> Self {
         let steps = std::mem::take(&mut plan.steps).into();
-        Self { held: Held::new(&plan.setup, model), run: plan.run.clone(), steps, workspace, places, told }
+        let whole = plan.turns.iter().map(|turn| turn.whole).collect();
+        let held = Held::new(&plan.setup, model);
+        Self { held, run: plan.run.clone(), steps, whole, seen: Seen::default(), workspace, places, told }
     }
 
     /// The next answer of the model's own: steps of the program's the turn makes itself.
     fn next_answer(&mut self) -> Option<Step> {
-        while self.steps.front()?.asked.is_none() {
+        while self.next_of_turn()?.asked.is_none() {
             self.steps.pop_front();
         }
         self.steps.pop_front()
     }
 
+    /// The turn that runs, from 1.
+    fn turn(&self) -> usize {
+        locked(&self.told).turns + 1
+    }
+
+    fn next_of_turn(&self) -> Option<&Step> {
+        let turn = self.turn();
+        self.steps.front().filter(|step| step.turn == turn)
+    }
+
     /// The next edit that the program made of what the model wrote beside the conversation.
     fn next_edit(&mut self) -> Option<(String, String, String)> {
-        while self.steps.front()?.asked.is_none() {
+        while self.next_of_turn()?.asked.is_none() {
             let calls = self.steps.pop_front().map(|step| step.message.tool_calls).unwrap_or_default();
             if let Some(call) = calls.iter().find(|call| call.name == "edit") {
                 let text = |key: &str| call.arguments.get(key)?.as_str().map(str::to_string);
@@ -110,13 +126,18 @@ impl Model for Recorded {
             };
         }
         let Some(step) = self.next_answer() else {
-            return Err(self.part("the model is asked once more than was recorded"));
+            // Where a limit cut it short, that is in no log.
+            return Err(match self.whole.get(self.turn() - 1) {
+                Some(false) => stopped(),
+                _ => self.part("the model is asked once more than was recorded"),
+            });
         };
         let Some(asked) = &step.asked else { return Err(stopped()) };
         if let Some(result) = differing(request.messages, &step.history, &self.places) {
             locked(&self.told).result = Some(super::ResultDiffers { turn: step.turn, ..result });
             return Err(stopped());
         }
+        self.seen.take_in(asked.seen.clone());
         let sampling = Sampling {
             seed: self.run.seed,
             temperature: asked.temperature.or(self.run.temperature),
@@ -140,7 +161,15 @@ impl Model for Recorded {
         let mut live = locked(&self.told);
         live.tokens += same;
         if let Some(found) = differs {
-            let differs = self.held.differs(&self.run, &sampling, &found);
+            let read = |path: &str| match self.workspace.read(path).ok()?.content {
+                ReadContent::Text(text) => Some(text.shown().into_owned()),
+                _ => None,
+            };
+            // What a call may quote is a text of its file.
+            let files = self.seen.changed(&read).into_iter();
+            let mut differs: Vec<String> =
+                files.map(|path| format!("{path} is another file than it was")).collect();
+            differs.extend(self.held.differs(&self.run, asked, &sampling, &found));
             let (turn, answer, difference) = (step.turn, step.answer, found.in_answer);
             live.token = Some(Found { turn, answer, difference, differs });
             return Err(stopped());
