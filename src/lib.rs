@@ -19,7 +19,7 @@
 //!
 //! Who may import whom is a table in `tests/it/layers.rs`, and a test. It confines as well: only `workspace::shell` may spawn
 //! processes (and `hub::pip` its pip client, `tui::editor` the user's editor); `git2` stays in `workspace`, `unsafe` in `engine` and the sandbox,
-//! candle in `engine::candle`, connections in `hub` and `model::endpoint`, tree-sitter in `syntax`.
+//! candle in `engine::candle`, connections in `hub` and `model::endpoint`, tree-sitter in `syntax`, Jinja in `chat::template`.
 //!
 //! # Invariants (most are about what is absent)
 //!
@@ -27,7 +27,7 @@
 //! 2. `Turn::handle(Input) -> Vec<Effect>` is pure: no IO, no clock, no async. `Session` carries effects out.
 //! 3. Front ends share with the agent one queue pair and nothing else: `Op` in, `Event` out.
 //! 4. **The prompt only grows.** The tokens of message k never change when message k+1 comes. Only a compaction breaks
-//!    this: it is counted, told, and the log keeps what went.
+//!    this (it is counted, told, and the log keeps what went), and a chat template of the model's own file may.
 //! 5. Sampling is reproducible: same model, messages, seed and settings give the same tokens, whatever the
 //!    prefill chunking, thread count or cached prefix.
 //! 6. One enforcement point for paths: file tools, patches and shell all reach the disk through `workspace`.

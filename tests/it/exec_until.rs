@@ -320,3 +320,49 @@ fn attempts_that_cannot_be_are_refused() {
         assert!(err(&output).contains(told), "{}", err(&output));
     }
 }
+
+/// Neither namespaces nor Landlock, as in a container that forbids both: the kernel says so.
+#[test]
+#[allow(unsafe_code)]
+fn without_a_sandbox_it_ends_before_a_model_is_looked_for() {
+    use seccompiler::{SeccompAction, SeccompFilter};
+    use std::os::unix::process::CommandExt;
+    let denied = [libc::SYS_unshare, libc::SYS_landlock_create_ruleset, libc::SYS_mount, libc::SYS_setns];
+    let rules = denied.into_iter().map(|call| (call, Vec::new())).collect();
+    let errno = SeccompAction::Errno(libc::EPERM as u32);
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Allow, errno, std::env::consts::ARCH.try_into().unwrap());
+    let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
+    let project = project();
+    let before = text(&project, "greet.sh");
+    for sandbox in ["auto", "full", "reduced"] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_qwright"));
+        command.args([
+            "exec",
+            "-m",
+            "/no/such/model.gguf",
+            "--sandbox",
+            sandbox,
+            "-o",
+            "json",
+            "--until",
+            CHECK,
+        ]);
+        command.current_dir(project.files.path()).env("HOME", project.home.path());
+        let program = program.clone();
+        // SAFETY: one system call, and nothing is allocated.
+        unsafe {
+            command.pre_exec(move || {
+                let applied = seccompiler::apply_filter(&program);
+                applied.map_err(|_| std::io::Error::from_raw_os_error(libc::EPERM))
+            });
+        }
+        let output = command.output().unwrap();
+        assert_code(&output, 4);
+        let object = object(&output);
+        assert_eq!((&object["subtype"], &object["is_error"]), (&json!("error_sandbox"), &json!(true)));
+        let told = format!("{} {}", object["error"], object["hint"]);
+        assert!(told.contains("no sandbox") && told.contains("--sandbox none"), "{sandbox}: {told}");
+        assert_eq!(text(&project, "greet.sh"), before);
+    }
+}

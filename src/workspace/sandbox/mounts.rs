@@ -193,7 +193,7 @@ fn hide(layout: &Layout) -> Result<(), Failure> {
     const EMPTY: &str = "/dev/empty";
     std::fs::write(EMPTY, "").step(STEP)?;
     for path in layout.hidden.iter().map(PathBuf::from) {
-        // A socket may be gone since it was listed, and what is gone needs no hiding.
+        // A socket may be gone since it was listed, or go while this runs, and what is gone needs no hiding.
         let Ok(metadata) = path.symlink_metadata() else { continue };
         let tree = if metadata.is_dir() {
             let tree = memory(0o555, "4k").step(STEP)?;
@@ -202,7 +202,10 @@ fn hide(layout: &Layout) -> Result<(), Failure> {
         } else {
             read_only(Path::new(EMPTY)).step(STEP)?
         };
-        attach(Held { path, tree }).step(STEP)?;
+        match attach(Held { path: path.clone(), tree }) {
+            Err(_) if path.symlink_metadata().is_err() => {}
+            attached => attached.step(STEP)?,
+        }
     }
     std::fs::remove_file(EMPTY).step(STEP)
 }
