@@ -37,7 +37,7 @@ pub(super) struct ResultDiffers {
     pub turn: usize,
     /// The tool and what it was called for.
     pub call: String,
-    /// The first line that differs, from 1; `None`: there is none.
+    /// The first line that differs, from 1, and what it is; `None`: there is no such line.
     pub line: usize,
     pub recorded: Option<String>,
     pub here: Option<String>,
