@@ -135,7 +135,7 @@ fn options(format: ChatFormat, decoding: Decoding) -> LocalOptions {
     LocalOptions {
         backend: BackendKind::Native,
         engine: EngineOptions::default(),
-        kv: KvType::F16,
+        kv: KvType::Q8_0,
         context: Some(8192),
         format: Some(format),
         sampling: SamplingParams {

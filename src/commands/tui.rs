@@ -345,7 +345,10 @@ fn models(config: &Config) -> Told {
                 })
                 .collect(),
         ),
-        Some(Err(failure)) => Told::Failed { message: failure.message, hint: failure.hint },
+        // The session that is open goes on.
+        Some(Err(failure)) => Told::Note(
+            [Some(failure.message), failure.hint].into_iter().flatten().collect::<Vec<_>>().join("\n"),
+        ),
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The file is one JSON array or JSON lines. A string is what the model writes in one call; an object is
 //! `{"text": ..., "length": true}` (cut off for length), `{"repeat": true}` (stopped for repetition),
-//! `{"error": "..."}` (unavailable) or `{"hang": true}` (writes nothing until it is cancelled); `{"revised": "..."}` is
+//! `{"error": "..."}` (unavailable) or `{"hang": true}` (writes its text and no more until it is cancelled); `{"revised": "..."}` is
 //! the next version of a text that is to be set right, and where none is next there is none. An object with `"model"` sets `format`, `context`, `billions` for all. A token counts as four bytes.
 
 use super::{
@@ -142,9 +142,6 @@ impl Model for ScriptedModel {
         }
         on_event(ModelEvent::Progress { phase: "prefill", done: total, total });
         let cancelled = || request.cancel.load(Ordering::Relaxed);
-        while turn.hang && !cancelled() {
-            std::thread::sleep(Duration::from_millis(2));
-        }
         // The limit on tokens cuts as a real one would; a character is never split.
         let mut end = turn.text.len().min(request.sampling.max_tokens.saturating_mul(4));
         while !turn.text.is_char_boundary(end) {
@@ -172,6 +169,9 @@ impl Model for ScriptedModel {
             }
             forward(parser.push(&text[written..next]));
             written = next;
+        }
+        while turn.hang && !cancelled() {
+            std::thread::sleep(Duration::from_millis(2));
         }
         let (events, parsed) = parser.finish();
         forward(events);

@@ -8,6 +8,8 @@ use ratatui::text::{Line, Span};
 
 /// Lines of a running command's output that are shown while it is folded.
 const LIVE: usize = 5;
+/// Lines of the output of a command of the user's own, which is what they ran it for.
+const OWN: usize = 20;
 /// Lines of a diff that are shown while it is folded.
 const DIFF: usize = 12;
 
@@ -32,6 +34,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// Lines of its output that are shown while it is folded: while it runs, and afterwards.
+    pub fn shows(&self) -> (usize, usize) {
+        if self.name == "shell" { (OWN, OWN) } else { (LIVE, 0) }
+    }
+
     pub fn new(id: u64, name: &str, summary: &str) -> Self {
         let (name, summary) = (name.to_string(), summary.to_string());
         Self { id, name, summary, ok: None, output_lines: 0, counts: None }
@@ -48,12 +55,12 @@ pub enum Kind {
     Answer(String),
     Thinking(String),
     Call(Call),
-    /// A part of a call's output; `live`: the last part of a call that runs.
+    /// A part of a call's output; so many of its last lines are `shown` while it is folded.
     Output {
         call: u64,
         text: String,
         lines: usize,
-        live: bool,
+        shown: usize,
     },
     Diff(String),
     Note(String),
@@ -147,15 +154,12 @@ fn layout(kind: &Kind, look: &Look, colours: &mut Colours) -> Vec<Line<'static>>
             vec![line(&format!("· thinking ({})", counted(count, "line")), theme.dim)]
         }
         Kind::Call(call) => vec![call_line(call, look)],
-        Kind::Output { text, live, .. } => {
+        Kind::Output { text, shown, .. } => {
             let text = text.strip_suffix('\n').unwrap_or(text);
             if look.expanded {
                 return wrap_text(text, look.columns, Break::Anywhere, theme.dim, "    ");
             }
-            if !live {
-                return Vec::new();
-            }
-            let last: Vec<&str> = text.rsplit('\n').take(LIVE).collect();
+            let last: Vec<&str> = text.rsplit('\n').take(*shown).collect();
             let room = look.columns.saturating_sub(4);
             last.iter().rev().map(|text| line(&format!("    {}", shortened(text, room)), theme.dim)).collect()
         }
@@ -201,7 +205,7 @@ fn call_line(call: &Call, look: &Look) -> Line<'static> {
         after.push(Span::styled(format!("  +{added}"), theme.good));
         after.push(Span::styled(format!(" -{removed}"), theme.bad));
     }
-    if call.output_lines > 0 && call.ok.is_some() && !look.expanded {
+    if call.output_lines > call.shows().1 && call.ok.is_some() && !look.expanded {
         after.push(Span::styled(format!("  {} (Ctrl+O)", counted(call.output_lines, "line")), theme.dim));
     }
     let used: usize = 2 + after.iter().map(Span::width).sum::<usize>();

@@ -61,6 +61,10 @@ impl App {
     pub(super) fn key(&mut self, key: KeyEvent, now: Instant) {
         let typed = self.last_key.replace(now);
         self.hint = None;
+        // A gesture of two is one only with nothing between.
+        let is_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+        self.ctrl_c = self.ctrl_c.filter(|_| is_c);
+        self.escape = self.escape.filter(|_| key.code == KeyCode::Esc);
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         let alt = key.modifiers.contains(KeyModifiers::ALT);
         if control && key.code == KeyCode::Char('z') {

@@ -100,6 +100,13 @@ impl Transcript {
         self.blocks.iter().rposition(|block| matches!(&block.kind, Kind::Call(call) if call.id == id))
     }
 
+    fn shows(&self, id: u64) -> (usize, usize) {
+        match self.call(id).map(|at| &self.blocks[at].kind) {
+            Some(Kind::Call(call)) => call.shows(),
+            _ => (0, 0),
+        }
+    }
+
     pub fn call_mut(&mut self, id: u64) -> Option<&mut Call> {
         let at = self.call(id)?;
         match self.blocks[at].change() {
@@ -111,6 +118,7 @@ impl Transcript {
     /// Output of a call as it comes, in pieces of any size.
     pub fn output(&mut self, id: u64, text: &str) {
         self.open = false;
+        let (shown, _) = self.shows(id);
         for piece in text.split_inclusive('\n') {
             match self.blocks.last_mut().map(Block::change) {
                 Some(Kind::Output { call, text, lines, .. })
@@ -120,13 +128,13 @@ impl Transcript {
                     *lines += usize::from(piece.ends_with('\n'));
                 }
                 _ => {
-                    if let Some(Kind::Output { call, live, .. }) = self.last_mut()
+                    if let Some(Kind::Output { call, shown, .. }) = self.last_mut()
                         && *call == id
                     {
-                        *live = false;
+                        *shown = 0;
                     }
                     let lines = usize::from(piece.ends_with('\n'));
-                    let kind = Kind::Output { call: id, text: piece.to_string(), lines, live: true };
+                    let kind = Kind::Output { call: id, text: piece.to_string(), lines, shown };
                     self.blocks.push(Block::new(kind, false));
                 }
             }
@@ -145,18 +153,19 @@ impl Transcript {
             call.ok = Some(!text.starts_with("Error") && !text.starts_with("Not run"));
         }
         let parts = whole.chunks(OUTPUT).map(|lines| {
-            let kind = Kind::Output { call: id, text: lines.concat(), lines: lines.len(), live: false };
+            let kind = Kind::Output { call: id, text: lines.concat(), lines: lines.len(), shown: 0 };
             Block::new(kind, false)
         });
         self.blocks.splice(at + 1..at + 1, parts);
     }
 
     pub fn finish(&mut self, id: u64, name: &str, ok: bool, summary: &str) {
+        let (_, left) = self.shows(id);
         for block in self.blocks.iter_mut().rev().take(50) {
-            if matches!(&block.kind, Kind::Output { call, live: true, .. } if *call == id)
-                && let Kind::Output { live, .. } = block.change()
+            if matches!(&block.kind, Kind::Output { call, shown: 1.., .. } if *call == id)
+                && let Kind::Output { shown, .. } = block.change()
             {
-                *live = false;
+                *shown = left;
             }
         }
         match self.call_mut(id).filter(|call| call.ok.is_none()) {
@@ -178,11 +187,11 @@ impl Transcript {
         self.open = false;
         for block in self.blocks.iter_mut().rev().take(50) {
             let running = matches!(&block.kind, Kind::Call(call) if call.ok.is_none())
-                || matches!(&block.kind, Kind::Output { live: true, .. });
+                || matches!(&block.kind, Kind::Output { shown: 1.., .. });
             if running {
                 match block.change() {
                     Kind::Call(call) => call.ok = Some(false),
-                    Kind::Output { live, .. } => *live = false,
+                    Kind::Output { shown, .. } => *shown = 0,
                     _ => {}
                 }
             }
@@ -389,5 +398,10 @@ mod tests {
             shown[0].contains("ran x") && shown[0].contains("1000 lines") && shown[1].is_empty(),
             "{shown:?}"
         );
+        // What the user ran is what they want to see.
+        t.push(Kind::Call(Call::new(2, "shell", "date")));
+        t.output(2, "Monday\n");
+        t.finish(2, "shell", true, "date");
+        assert_eq!(screen(&mut t, 10)[1..3], ["✓ date", "    Monday"]);
     }
 }

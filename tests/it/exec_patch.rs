@@ -220,3 +220,56 @@ fn an_interrupt_leaves_no_copy_and_the_patch_so_far() {
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
 }
+
+#[test]
+fn ten_runs_at_once_in_one_repository_do_not_disturb_each_other() {
+    let project = checkout();
+    let top = project.files.path();
+    let at = |name: String| project.home.path().join(name);
+    let children: Vec<_> = (0..10)
+        .map(|n| {
+            let (own, content) = (format!("own-{n}.txt"), format!("of run {n}\n"));
+            let turns = json!([
+                call("write_file", &[("file_path", &own), ("content", &content)]),
+                call("run_shell_command", &[("command", &format!("sleep 0.3; cat {own} >> {own}.twice"))]),
+                format!("Done {n}."),
+            ]);
+            let script = at(format!("script-{n}.json"));
+            std::fs::write(&script, turns.to_string()).unwrap();
+            let patch = at(format!("{n}.patch")).display().to_string();
+            let kept_apart: &[&str] = if n % 2 == 1 { &["--patch", &patch] } else { &[] };
+            let arguments = [kept_apart, &["-o", "json", "Work"]].concat();
+            project.command_of(&script, &arguments).spawn().unwrap()
+        })
+        .collect();
+    let mut ids = Vec::new();
+    for (n, child) in children.into_iter().enumerate() {
+        let output = child.wait_with_output().unwrap();
+        assert_code(&output, 0);
+        let result = object(&output);
+        assert_eq!(result["result"], format!("Done {n}."));
+        let own = [format!("own-{n}.txt"), format!("own-{n}.txt.twice")];
+        let made = if n % 2 == 1 {
+            own.iter().for_each(|name| assert!(!top.join(name).exists(), "{name} belongs to the copy"));
+            String::from_utf8(std::fs::read(at(format!("{n}.patch"))).unwrap()).unwrap()
+        } else {
+            own.iter().map(|name| std::fs::read_to_string(top.join(name)).unwrap()).collect()
+        };
+        assert_eq!(made.matches(&format!("of run {n}")).count(), 2, "{made}");
+        if n % 2 == 1 {
+            assert!((0..10).all(|other| other == n || !made.contains(&format!("of run {other}"))), "{made}");
+        }
+        ids.push(result["session_id"].as_str().unwrap().to_string());
+    }
+    assert_eq!(copies(&project), Vec::<PathBuf>::new());
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 10);
+    // Each log is whole, and nobody holds it: it can be gone on with.
+    for id in &ids {
+        let output = project.run(&[json!("Again.")], &["-o", "json", "-r", id, "And now?"]);
+        assert_code(&output, 0);
+        assert!(err(&output).find("damaged").is_none(), "{}", err(&output));
+        assert_eq!(object(&output)["session_id"], **id);
+    }
+}

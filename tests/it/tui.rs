@@ -1,11 +1,14 @@
 //! The terminal interface as a user has it: the binary in a pseudo-terminal, driven by keys and scripted turns, the
 //! screen read back.
 
+mod keys;
+
 use crate::agent::call;
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,6 +26,8 @@ struct Terminal {
     writer: Box<dyn Write + Send>,
     child: Ended,
     seen: Arc<Mutex<(vt100::Parser, Vec<u8>)>>,
+    /// Nobody looks at the terminal any more.
+    closed: Arc<AtomicBool>,
     files: tempfile::TempDir,
     home: tempfile::TempDir,
 }
@@ -96,16 +101,20 @@ impl Terminal {
         drop(pair.slave);
         let seen = Arc::new(Mutex::new((vt100::Parser::new(rows, columns, 0), Vec::new())));
         let (mut reader, fed) = (pair.master.try_clone_reader().unwrap(), seen.clone());
+        let closed = Arc::new(AtomicBool::new(false));
+        let is_closed = closed.clone();
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = reader.read(&mut bytes) {
+            while let Ok(count @ 1..) = reader.read(&mut bytes)
+                && !is_closed.load(Ordering::Relaxed)
+            {
                 let mut seen = fed.lock().unwrap();
                 seen.0.process(&bytes[..count]);
                 seen.1.extend_from_slice(&bytes[..count]);
             }
         });
         let writer = pair.master.take_writer().unwrap();
-        Self { master: pair.master, writer, child: Ended(child), seen, files, home }
+        Self { master: pair.master, writer, child: Ended(child), seen, closed, files, home }
     }
 
     fn keys(&mut self, keys: &str) {
@@ -250,6 +259,7 @@ fn one_hunk_lands_and_the_other_does_not_and_undo_takes_it_back() {
         t.shows("✓ accepted");
         t.keys("n");
         t.shows("Why not?");
+        insta::assert_snapshot!(format!("review_reject_{columns}"), t.plain());
         t.keys("keep that line");
         t.keys(ENTER);
         t.shows("As you like.");
@@ -509,6 +519,46 @@ fn esc_interrupts_and_the_session_goes_on() {
 }
 
 #[test]
+fn an_answer_is_shown_as_it_is_written() {
+    let half =
+        "Half of it:\n\n- one **bold** word\n- 二 wide 字 and 🦀\n\n```rust\nfn main() {\n    let half =";
+    let turns = [json!({"text": half, "hang": true})];
+    for (columns, rows) in [(80, 24), (120, 40), (60, 20)] {
+        let mut t = Terminal::open(&turns, columns, rows, &[], &[("list.txt", "x\n")]);
+        t.shows("scripted");
+        t.keys("write\r");
+        t.shows("let half =");
+        t.shows("Esc interrupts");
+        insta::assert_snapshot!(format!("streaming_{columns}x{rows}"), t.plain());
+        t.keys(ESC);
+        t.shows("interrupted");
+        t.leave();
+    }
+}
+
+#[test]
+fn a_terminal_that_goes_away_leaves_the_session_whole() {
+    let turns = [json!("First answer."), json!({"text": "Half an", "hang": true})];
+    let mut t = Terminal::open(&turns, 80, 24, &[], &[("list.txt", "x\n")]);
+    t.shows("scripted");
+    t.keys("remember 42\r");
+    t.shows("First answer.");
+    t.shows("tokens written");
+    t.keys("and on\r");
+    t.shows("Half an");
+    let Terminal { master, writer, mut child, files, home, closed, .. } = t;
+    // What reads the screen ends with the next drawing: it holds the terminal too.
+    closed.store(true, Ordering::Relaxed);
+    drop((master, writer));
+    child.0.wait().unwrap();
+    let mut t = Terminal::at(files, home, &turns, 80, 24, &["--continue"]);
+    t.shows("First answer.");
+    t.shows("and on");
+    t.keys(CTRL_D);
+    t.child.0.wait().unwrap();
+}
+
+#[test]
 fn help_names_every_key_and_command_and_lists_open() {
     let mut t = Terminal::open(&[json!("Answer.")], 100, 75, &[], &[("list.txt", "x\n")]);
     t.shows("scripted");
@@ -608,6 +658,7 @@ fn a_long_output_is_folded_and_opens() {
     insta::assert_snapshot!("long_output_folded", t.plain());
     t.keys(CTRL_O);
     t.shows("    10000");
+    insta::assert_snapshot!("long_output_open", t.plain());
     t.keys("\x1b[5~");
     t.until(|screen| !screen.contains("Counted."));
     t.leave();

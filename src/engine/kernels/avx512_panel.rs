@@ -4,12 +4,14 @@
 
 #![allow(clippy::needless_range_loop)] // tiles of registers read best by number
 
+mod direct;
 mod lay;
 
 use super::act::Activations;
 use super::panel::{Panel, ROWS, Rows};
 use super::unpack::unpack_row;
 use crate::engine::quant::QuantType;
+pub use direct::knows as unpacks_at_once;
 use std::arch::x86_64::*;
 
 /// Tokens of a tile: as many as leave their sums in registers.
@@ -42,6 +44,11 @@ pub trait Sink {
 /// Needs AVX-512 F, BW, VL, DQ, VNNI and F16C.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,f16c,bmi2")]
 pub unsafe fn unpack(panel: &mut Panel, kind: QuantType, cols: usize, rows: &Rows<'_>) {
+    if direct::knows(kind) {
+        let blocks = cols / kind.block_len();
+        // SAFETY: features as promised; the buffers are made for these rows.
+        return unsafe { direct::unpack(kind, blocks, rows, &mut panel.buffers(kind, cols)) };
+    }
     panel.unpack(
         kind,
         cols,
@@ -65,6 +72,13 @@ pub unsafe fn matmul(panel: &Panel, act: &Activations, tokens: &[usize], sink: &
     // SAFETY: as promised, and as asserted.
     unsafe {
         while tokens.len() - first >= TOKENS {
+            // Seven and eight are two tiles of about the same size: a tile of one or two waits for its weights.
+            let few = tokens.len() - first - TOKENS;
+            if few == 1 || few == 2 {
+                tile_of::<4>(panel, kind, act, &tokens[first..], first, sink);
+                first += 4;
+                break;
+            }
             tile_of::<TOKENS>(panel, kind, act, &tokens[first..], first, sink);
             first += TOKENS;
         }

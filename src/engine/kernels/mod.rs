@@ -37,11 +37,16 @@ use super::quant::QuantType;
 use act::{ActivationRow, Activations, Form, quantize_row};
 use std::cell::RefCell;
 
+/// No set goes row by row for more tokens than these.
+const MOST_BY_ROWS: usize = 19;
+
 /// Batches of at least this many tokens are worth unpacking a panel of weights for.
-const fn panel_from(set: KernelSet) -> usize {
+fn panel_from(set: KernelSet, kind: QuantType) -> usize {
     match set {
+        #[cfg(target_arch = "x86_64")]
+        KernelSet::Avx512Vnni if avx512_panel::unpacks_at_once(kind) => 3,
         KernelSet::Avx512Vnni => 8,
-        _ => 20,
+        _ => MOST_BY_ROWS + 1,
     }
 }
 
@@ -334,7 +339,7 @@ pub unsafe fn gate_up_rows(
 ) {
     #[cfg(target_arch = "x86_64")]
     if set != KernelSet::Scalar
-        && tokens.len() >= panel_from(set)
+        && tokens.len() >= panel_from(set, gate.kind)
         && gate.kind == up.kind
         && Form::of(gate.kind) != Form::Float
     {
@@ -390,7 +395,7 @@ pub unsafe fn matmul_rows(
     SCRATCH.with_borrow_mut(|scratch| {
         #[cfg(target_arch = "x86_64")]
         if Form::of(matrix.kind) == Form::Float && set != KernelSet::Scalar {
-            if n >= panel_from(set) {
+            if n >= panel_from(set, matrix.kind) {
                 // SAFETY: the set is only chosen where the machine has it.
                 unsafe { float_panel::matmul(set, matrix, rows, act, tokens, &mut scratch.prepared, put) };
                 return;
@@ -415,7 +420,7 @@ pub unsafe fn matmul_rows(
             return;
         }
         #[cfg(target_arch = "x86_64")]
-        if set != KernelSet::Scalar && n >= panel_from(set) {
+        if set != KernelSet::Scalar && n >= panel_from(set, matrix.kind) {
             for row in rows.step_by(panel::ROWS) {
                 let n = panel::ROWS.min(last - row);
                 let of: panel::Rows<'_> =

@@ -120,7 +120,7 @@ pub struct Panel {
     /// f32 [block][row 32]
     pub d: Aligned,
     pub dmin: Aligned,
-    block: Box<Block>,
+    block: Option<Box<Block>>,
 }
 
 /// Scales per block of 256 that a type really has; 16 fits all.
@@ -147,16 +147,12 @@ impl Panel {
         fast: impl Fn(QuantType, &[u8], &mut Block, usize) -> bool,
         lay: impl Fn(&[[u8; 256]; ROWS], usize, &mut [u8]),
     ) {
-        let len = kind.block_len();
-        let (blocks, groups) = (cols / len, groups(kind));
-        (self.kind, self.blocks, self.block_len, self.groups) = (Some(kind), blocks, len, groups);
+        let mut made = self.block.take().unwrap_or_default();
+        let Buffers { q, scale, min, d, dmin } = self.buffers(kind, cols);
+        let (len, groups) = (kind.block_len(), groups(kind));
+        let blocks = cols / len;
         let step = if groups == 8 { 2 } else { 1 };
-        let q = self.q.values::<u8>(blocks * len * ROWS);
-        let scale = self.scale.values::<i32>(blocks * groups * ROWS);
-        let min = self.min.values::<i16>(if kind.has_min() { blocks * groups * ROWS } else { 0 });
-        let d = self.d.values::<f32>(blocks * ROWS);
-        let dmin = self.dmin.values::<f32>(blocks * ROWS);
-        let block = &mut *self.block;
+        let block = &mut *made;
         for b in 0..blocks {
             block.fill(kind, rows, b, &fast);
             d[b * ROWS..(b + 1) * ROWS].copy_from_slice(&block.d);
@@ -180,7 +176,31 @@ impl Panel {
                 }
             }
         }
+        self.block = Some(made);
     }
+
+    /// Sets it up for rows of `cols` values, and gives the places to be filled.
+    pub fn buffers(&mut self, kind: QuantType, cols: usize) -> Buffers<'_> {
+        let len = kind.block_len();
+        let (blocks, groups) = (cols / len, groups(kind));
+        (self.kind, self.blocks, self.block_len, self.groups) = (Some(kind), blocks, len, groups);
+        Buffers {
+            q: self.q.values(blocks * len * ROWS),
+            scale: self.scale.values(blocks * groups * ROWS),
+            min: self.min.values(if kind.has_min() { blocks * groups * ROWS } else { 0 }),
+            d: self.d.values(blocks * ROWS),
+            dmin: self.dmin.values(blocks * ROWS),
+        }
+    }
+}
+
+/// What a panel is filled through; the layouts are those of `Panel`.
+pub struct Buffers<'a> {
+    pub q: &'a mut [u8],
+    pub scale: &'a mut [i32],
+    pub min: &'a mut [i16],
+    pub d: &'a mut [f32],
+    pub dmin: &'a mut [f32],
 }
 
 /// The plain form of `lay`: [row][k] becomes [k / 4][row][4].

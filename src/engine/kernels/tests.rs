@@ -8,7 +8,7 @@ use crate::engine::pool::Shards;
 use crate::engine::quant::QuantType;
 
 /// Batches that every kernel takes by panels.
-const PANEL_FROM: usize = super::panel_from(KernelSet::Avx2);
+const PANEL_FROM: usize = super::MOST_BY_ROWS + 1;
 
 /// splitmix64
 struct Random(u64);

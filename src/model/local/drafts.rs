@@ -10,11 +10,11 @@ use std::time::Duration;
 /// Tokens of a match that are looked up at once.
 const LOOKED_UP: usize = 2;
 /// Matches that are compared, the latest first, and how far back.
-const CANDIDATES: usize = 8;
-const LONGEST_MATCH: usize = 32;
+const CANDIDATES: usize = 256;
+const LONGEST_MATCH: usize = 64;
 /// Sizes of a guess.
-const SIZES: [usize; 9] = [1, 2, 3, 4, 6, 8, 12, 16, 24];
-const MOST: usize = 24;
+const SIZES: [usize; 11] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48];
+const MOST: usize = 48;
 
 /// Where a guess comes from: each has its own record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

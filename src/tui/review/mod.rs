@@ -43,6 +43,7 @@ pub struct Review {
     /// Set when the hunk changed: the view follows it.
     follow: bool,
     height: usize,
+    columns: u16,
 }
 
 /// What became of a key.
@@ -76,6 +77,7 @@ impl Review {
             code,
             follow: true,
             height: 10,
+            columns: 0,
         }
     }
 
@@ -224,7 +226,7 @@ impl Review {
             KeyCode::PageDown | KeyCode::Char(' ') => self.top += page,
             KeyCode::PageUp => self.top = self.top.saturating_sub(page),
             KeyCode::Char('s') => {
-                self.side_by_side = Some(!self.side_by_side.unwrap_or(false));
+                self.side_by_side = Some(!self.is_side_by_side());
                 self.follow = true;
             }
             KeyCode::Char('y') if asks => return self.decide(Verdict::Accepted),
@@ -267,6 +269,10 @@ impl Review {
 
     pub fn scroll(&mut self, by: isize) {
         self.top = self.top.saturating_add_signed(by);
+    }
+
+    fn is_side_by_side(&self) -> bool {
+        self.side_by_side.unwrap_or(self.columns >= WIDE)
     }
 
     pub fn render(&mut self, area: Rect, buffer: &mut Buffer, theme: &Theme) {
@@ -334,7 +340,8 @@ impl Review {
 
     fn render_file(&mut self, area: Rect, buffer: &mut Buffer, theme: &Theme) {
         self.height = usize::from(area.height);
-        let side_by_side = self.side_by_side.unwrap_or(area.width >= WIDE);
+        self.columns = area.width;
+        let side_by_side = self.is_side_by_side();
         let file = &self.files[self.file];
         let rows = rows(file, side_by_side);
         let (old_code, new_code) = self.code[self.file].get_or_insert_with(|| file.highlighted());

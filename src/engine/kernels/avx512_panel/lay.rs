@@ -32,7 +32,7 @@ pub unsafe fn lay(rows: &[[u8; 256]; ROWS], len: usize, out: &mut [u8]) {
 /// Sixteen registers of sixteen numbers, transposed.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
-fn transpose16(r: &mut [__m512i; 16]) {
+pub fn transpose16(r: &mut [__m512i; 16]) {
     let mut a = *r;
     for i in (0..16).step_by(2) {
         a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
