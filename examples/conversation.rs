@@ -5,10 +5,7 @@
 
 use qwright::agent::protocol::{ApprovalMode, Event, Op, Usage};
 use qwright::agent::{Limits, Session, SessionOptions};
-use qwright::engine::EngineOptions;
-use qwright::engine::backend::BackendKind;
 use qwright::engine::kv::KvType;
-use qwright::engine::sampler::SamplingParams;
 use qwright::model::local::{LocalModel, LocalOptions};
 use qwright::workspace::Workspace;
 use qwright::workspace::shell::{SandboxChoice, Shell, ShellSettings};
@@ -61,23 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (name, text) in FILES {
         std::fs::write(folder.path().join(name), text)?;
     }
-    let options = LocalOptions {
-        backend: BackendKind::Native,
-        engine: EngineOptions::default(),
-        kv,
-        context: Some(16_384),
-        format: None,
-        sampling: SamplingParams {
-            seed: 0,
-            temperature: 0.7,
-            top_k: 20,
-            top_p: 0.8,
-            min_p: 0.0,
-            repetition_penalty: 1.05,
-        },
-        decoding: Default::default(),
-        snapshots: None,
-    };
+    let options = LocalOptions { kv, context: Some(16_384), ..LocalOptions::default() };
     let model =
         LocalModel::load(std::path::Path::new(&path), &options, &AtomicBool::new(false), &mut |_, _| {})?;
     let workspace = Workspace::open(folder.path(), &[])?;

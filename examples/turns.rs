@@ -10,10 +10,6 @@
 
 use qwright::agent::{SessionOptions, WorkspaceValues, offered_tools, opening_messages};
 use qwright::chat::{ChatFormat, Message, Role, ToolCall, ToolSpec, validate};
-use qwright::engine::EngineOptions;
-use qwright::engine::backend::BackendKind;
-use qwright::engine::kv::KvType;
-use qwright::engine::sampler::SamplingParams;
 use qwright::model::grammar::{Grammar, Turn};
 use qwright::model::local::{Decoding, LocalModel, LocalOptions};
 use qwright::model::{Model, Request, RequiredCall, Sampling, StopReason};
@@ -132,23 +128,7 @@ fn load(path: &Path, format: ChatFormat, decoding: Decoding) -> LocalModel {
 }
 
 fn options(format: ChatFormat, decoding: Decoding) -> LocalOptions {
-    LocalOptions {
-        backend: BackendKind::Native,
-        engine: EngineOptions::default(),
-        kv: KvType::Q8_0,
-        context: Some(8192),
-        format: Some(format),
-        sampling: SamplingParams {
-            seed: 0,
-            temperature: 0.7,
-            top_k: 20,
-            top_p: 0.8,
-            min_p: 0.0,
-            repetition_penalty: 1.05,
-        },
-        decoding,
-        snapshots: None,
-    }
+    LocalOptions { context: Some(8192), format: Some(format), decoding, ..LocalOptions::default() }
 }
 
 fn calls(path: &Path, format: ChatFormat, decoding: Decoding, turns: usize, at_once: usize) {

@@ -27,6 +27,8 @@ pub enum Verdict {
     /// Ask the user; with nobody to ask this is a denial. The text says why.
     Ask(String),
     Deny(String),
+    /// It cannot do what it says: the model is told why, and nobody is asked.
+    Vain(String),
 }
 
 impl Containment {
@@ -251,7 +253,7 @@ mod tests {
         match verdict {
             Verdict::Run => 'r',
             Verdict::Ask(_) => 'a',
-            Verdict::Deny(_) => 'd',
+            Verdict::Deny(_) | Verdict::Vain(_) => 'd',
         }
     }
 

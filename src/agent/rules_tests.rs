@@ -48,7 +48,7 @@ fn word(texts: &str, mode: &str, tier: Containment, text: &str, workspace: &Work
     match of_call(mode, tool, &arguments, workspace, tier, &rules(texts)) {
         Verdict::Run => ('r', String::new()),
         Verdict::Ask(reason) => ('a', reason),
-        Verdict::Deny(reason) => ('d', reason),
+        Verdict::Deny(reason) | Verdict::Vain(reason) => ('d', reason),
     }
 }
 
@@ -347,7 +347,7 @@ fn a_file_that_cannot_be_read_lets_nothing_but_reading_run() {
         match of_call(ApprovalMode::Yolo, tool, &arguments, &workspace, tier, rules) {
             Verdict::Run => 'r',
             Verdict::Ask(_) => 'a',
-            Verdict::Deny(_) => 'd',
+            Verdict::Deny(_) | Verdict::Vain(_) => 'd',
         }
     };
     for (text, expected) in

@@ -16,14 +16,10 @@ use crate::engine::sampler::SamplingParams;
 use crate::engine::weights::ModelConfig;
 use crate::hub::{self, Located};
 use crate::model::endpoint::{EndpointModel, EndpointOptions, Key, Served, served as list};
-use crate::model::local::{DEFAULT_CONTEXT, Decoding, LocalModel, LocalOptions};
+use crate::model::local::{DEFAULT_CONTEXT, Decoding, LocalModel, LocalOptions, SAMPLING};
 use crate::model::{Model, ModelError};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Qwen's own settings for models the catalogue does not know.
-const SAMPLING: SamplingParams =
-    SamplingParams { seed: 0, temperature: 0.7, top_k: 20, top_p: 0.8, min_p: 0.0, repetition_penalty: 1.05 };
 
 /// Bytes of snapshots when nothing is asked for: some long sessions of a small model, one of a large one.
 const SNAPSHOTS: u64 = 8_000_000_000;

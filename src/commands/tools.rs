@@ -167,7 +167,9 @@ fn run_one(
         return (exit::USAGE, answer("deny", false, "", Some(("invalid_arguments", &reason))));
     }
     match approval::of_call(mode, tool, arguments, workspace, Containment::of(shell), rules) {
-        Verdict::Deny(reason) => (exit::DENIED, answer("deny", false, "", Some(("denied", &reason)))),
+        Verdict::Deny(reason) | Verdict::Vain(reason) => {
+            (exit::DENIED, answer("deny", false, "", Some(("denied", &reason))))
+        }
         Verdict::Ask(reason) => match shell.unavailable() {
             Some(unavailable) => {
                 let message = format!("{reason}: {} ({})", unavailable.reason, unavailable.remedy);

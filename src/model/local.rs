@@ -47,6 +47,25 @@ pub struct LocalOptions {
     pub snapshots: Option<(PathBuf, u64)>,
 }
 
+/// Qwen's own settings for models of which nothing else is known.
+pub const SAMPLING: SamplingParams =
+    SamplingParams { seed: 0, temperature: 0.7, top_k: 20, top_p: 0.8, min_p: 0.0, repetition_penalty: 1.05 };
+
+impl Default for LocalOptions {
+    fn default() -> Self {
+        Self {
+            backend: BackendKind::default(),
+            engine: EngineOptions::default(),
+            kv: KvType::Q8_0,
+            context: None,
+            format: None,
+            sampling: SAMPLING,
+            decoding: Decoding::default(),
+            snapshots: None,
+        }
+    }
+}
+
 /// Context of a model when nothing is asked for: enough for a long session, at a stated size in memory.
 pub const DEFAULT_CONTEXT: usize = 32_768;
 /// As far as YaRN is used.

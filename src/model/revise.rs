@@ -4,9 +4,11 @@
 //! each branch), at the price of one prefill of the text and a short decode for each version, in which the text itself
 //! is the draft. Whether a version is any good is for the caller to find out: a test, say.
 
+mod moves;
+
 use crate::engine::backend::Backend;
 use crate::engine::sampler::uniform;
-use crate::engine::score::likeliest;
+use crate::engine::score::{Scored, likeliest};
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{EngineError, Sequence, TokenId};
 use crate::model::Usage;
@@ -46,6 +48,9 @@ const LINE: f32 = 1.5;
 /// What a line takes that declares something, an import or a head of a function: code that runs and is wrong is
 /// seldom wrong there.
 const HEAD: f32 = 2.0;
+
+/// What two statements that change places get: the wrong order is a mistake that people make.
+const MOVED: f32 = 2.0;
 
 /// A branch: `path` instead of the text's tokens from `at` on.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -180,6 +185,7 @@ impl Search {
                 }
             }
         }
+        search.moved(&scored, until, means.tokenizer);
         Ok(Some(search))
     }
 
@@ -354,13 +360,35 @@ impl Search {
         }
     }
 
+    /// Two statements that change places are a version of their own, as likely as the model is to begin with the second one
+    /// there. What else it would write is not asked: having begun so it would leave nothing out later on.
+    fn moved(&mut self, scored: &[Scored], until: usize, tokenizer: &Tokenizer) {
+        for moves::Swap { version, end } in moves::swaps(&self.text) {
+            let differs = self.text.bytes().zip(version.bytes()).position(|(a, b)| a != b).unwrap_or(0);
+            let at = self.starts.partition_point(|start| *start <= differs).saturating_sub(1);
+            let Some(place) = scored.get(at).filter(|_| end <= until) else { continue };
+            // A token may be a part of a character.
+            let Some(written) = version.get(self.starts[at]..end) else { continue };
+            let first = tokenizer.encode(written, false).first().copied();
+            if let Some(&(id, logprob)) = place.others.iter().find(|(id, _)| first == Some(*id)) {
+                let branch = self.branch_of(logprob - place.logprob + MOVED, at, vec![id], 0);
+                self.branches.push(Branch { done: Some(version), ..branch });
+            }
+        }
+    }
+
     fn branch(&mut self, plain: f32, at: usize, path: Vec<TokenId>, charged: usize) {
+        let branch = self.branch_of(plain, at, path, charged);
+        self.branches.push(branch);
+    }
+
+    fn branch_of(&mut self, plain: f32, at: usize, path: Vec<TokenId>, charged: usize) -> Branch {
         let place = path.iter().fold(at as u64, |hash, &id| hash.wrapping_mul(0x100_0193) ^ u64::from(id));
         let gumbel = -(-uniform(self.seed, place).max(1e-12).ln()).ln();
         let luck = self.temperature * gumbel as f32;
         self.ids += 1;
         let id = self.ids;
-        self.branches.push(Branch { id, score: plain + luck, luck, at, path, charged, done: None });
+        Branch { id, score: plain + luck, luck, at, path, charged, ..Branch::default() }
     }
 
     fn in_comment(&self, start: usize, token: &[u8]) -> bool {

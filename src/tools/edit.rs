@@ -44,6 +44,14 @@ impl Tool for EditFile {
         Some(workspace.plan_edit(path, &edit).ok()?.diff)
     }
 
+    fn in_vain(&self, workspace: &Workspace, arguments: &Arguments) -> Option<String> {
+        let plan = || -> Result<Plan, ToolError> {
+            let (path, edit) = read(arguments)?;
+            Ok(workspace.plan_edit(path, &edit)?)
+        };
+        plan().err()?.to_model()
+    }
+
     fn plans(&self, workspace: &Workspace, arguments: &Arguments) -> Vec<Plan> {
         let Ok((path, edit)) = read(arguments) else { return Vec::new() };
         workspace.plan_edit(path, &edit).into_iter().collect()

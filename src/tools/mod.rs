@@ -84,6 +84,16 @@ pub enum ToolError {
     ToUser { message: String, hint: String },
 }
 
+impl ToolError {
+    /// What the model can repair.
+    fn to_model(self) -> Option<String> {
+        match self {
+            Self::ToModel(message) => Some(message),
+            Self::ToUser { .. } => None,
+        }
+    }
+}
+
 impl From<WorkspaceError> for ToolError {
     fn from(error: WorkspaceError) -> Self {
         match error {
@@ -100,6 +110,10 @@ pub trait Tool: Send + Sync {
     fn describe(&self, arguments: &Arguments) -> String;
     /// What would change, as a unified diff, for an approval; `None` where nothing can be shown.
     fn preview(&self, _workspace: &Workspace, _arguments: &Arguments) -> Option<String> {
+        None
+    }
+    /// Why a call could not do what it says, as things stand: nobody need be asked for it.
+    fn in_vain(&self, _workspace: &Workspace, _arguments: &Arguments) -> Option<String> {
         None
     }
     /// Why a call is asked for in every mode but yolo, whatever the table says of its access.

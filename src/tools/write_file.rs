@@ -36,6 +36,14 @@ impl Tool for WriteFile {
         Some(workspace.plan_write(path, content).ok()?.diff)
     }
 
+    fn in_vain(&self, workspace: &Workspace, arguments: &Arguments) -> Option<String> {
+        let plan = || -> Result<Plan, ToolError> {
+            let path = arguments::text(NAME, arguments, "file_path")?;
+            Ok(workspace.plan_write(path, arguments::text(NAME, arguments, "content")?)?)
+        };
+        plan().err()?.to_model()
+    }
+
     fn plans(&self, workspace: &Workspace, arguments: &Arguments) -> Vec<Plan> {
         let text = |key| arguments::text(NAME, arguments, key);
         let (Ok(path), Ok(content)) = (text("file_path"), text("content")) else { return Vec::new() };

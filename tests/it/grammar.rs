@@ -6,10 +6,8 @@ use proptest::prelude::*;
 use qwright::agent::{SessionOptions, WorkspaceValues, offered_tools, opening_messages};
 use qwright::chat::{ChatFormat, Parsed, ToolCallParser, ToolSpec, validate};
 use qwright::engine::EngineOptions;
-use qwright::engine::backend::BackendKind;
 use qwright::engine::gguf::Gguf;
 use qwright::engine::kv::KvType;
-use qwright::engine::sampler::SamplingParams;
 use qwright::engine::tokenizer::{Parts, Tokenizer};
 use qwright::model::grammar::{Grammar, LiveValues, Turn};
 use qwright::model::local::{Decoding, LocalModel, LocalOptions};
@@ -916,21 +914,11 @@ fn check_answer(format: ChatFormat, text: &str, specs: &[ToolSpec]) -> Vec<(Stri
 
 fn model(format: ChatFormat, threads: usize) -> LocalModel {
     let options = LocalOptions {
-        backend: BackendKind::Native,
         engine: EngineOptions { threads, ..Default::default() },
         kv: KvType::F16,
         context: Some(4096),
         format: Some(format),
-        sampling: SamplingParams {
-            seed: 0,
-            temperature: 0.7,
-            top_k: 20,
-            top_p: 0.8,
-            min_p: 0.0,
-            repetition_penalty: 1.05,
-        },
-        decoding: Decoding::default(),
-        snapshots: None,
+        ..LocalOptions::default()
     };
     LocalModel::load(&model_path(), &options, &AtomicBool::new(false), &mut |_, _| {}).unwrap()
 }

@@ -4,10 +4,9 @@ use crate::oracle::manifest;
 use crate::real_model::model_path;
 use qwright::agent::{SessionOptions, offered_tools, opening_messages};
 use qwright::chat::{Message, Role};
-use qwright::engine::backend::{Backend, BackendKind};
+use qwright::engine::backend::Backend;
 use qwright::engine::kernels::KernelSet;
 use qwright::engine::kv::KvType;
-use qwright::engine::sampler::SamplingParams;
 use qwright::engine::{Engine, EngineOptions, Want};
 use qwright::model::local::{Decoding, LocalModel, LocalOptions};
 use qwright::model::{Model, ModelEvent, Request, Revision, Sampling};
@@ -79,21 +78,10 @@ fn scores_are_those_of_the_logits() {
 
 fn real(threads: usize) -> LocalModel {
     let options = LocalOptions {
-        backend: BackendKind::Native,
         engine: EngineOptions { threads, kernels: KernelSet::best(), ..Default::default() },
         kv: KvType::F16,
         context: Some(4096),
-        format: None,
-        sampling: SamplingParams {
-            seed: 0,
-            temperature: 0.7,
-            top_k: 20,
-            top_p: 0.8,
-            min_p: 0.0,
-            repetition_penalty: 1.05,
-        },
-        decoding: Decoding::default(),
-        snapshots: None,
+        ..LocalOptions::default()
     };
     LocalModel::load(&model_path(), &options, &AtomicBool::new(false), &mut |_, _| {}).unwrap()
 }

@@ -5,11 +5,9 @@ use crate::oracle::manifest;
 use crate::real_model::model_path;
 use qwright::chat::{ChatFormat, Message, Role, SpecialTokens, Template, ToolCall, ToolSpec, format};
 use qwright::engine::EngineOptions;
-use qwright::engine::backend::BackendKind;
 use qwright::engine::gguf::Gguf;
 use qwright::engine::kv::KvType;
-use qwright::engine::sampler::SamplingParams;
-use qwright::model::local::{Decoding, LocalModel, LocalOptions};
+use qwright::model::local::{LocalModel, LocalOptions};
 use qwright::model::{Generated, Model, ModelError, Request, Sampling};
 use serde_json::{Map, json};
 use std::path::Path;
@@ -39,21 +37,9 @@ fn with_template(folder: &Path, source: &str) -> std::path::PathBuf {
 
 fn load(path: &Path) -> Result<LocalModel, ModelError> {
     let options = LocalOptions {
-        backend: BackendKind::Native,
         engine: EngineOptions { threads: 1, ..Default::default() },
         kv: KvType::F16,
-        context: None,
-        format: None,
-        sampling: SamplingParams {
-            seed: 0,
-            temperature: 0.7,
-            top_k: 20,
-            top_p: 0.8,
-            min_p: 0.0,
-            repetition_penalty: 1.05,
-        },
-        decoding: Decoding::default(),
-        snapshots: None,
+        ..LocalOptions::default()
     };
     LocalModel::load(path, &options, &AtomicBool::new(false), &mut |_, _| {})
 }

@@ -22,20 +22,23 @@ impl Session {
             return Input::Start;
         };
         let access = tool.access(&call.arguments);
-        Input::Judged {
-            verdict: self.of_protected(access, call).unwrap_or_else(|| {
-                approval::of_call(
-                    self.talk.mode,
-                    tool,
-                    &call.arguments,
-                    &self.workspace,
-                    Containment::of(&self.shell),
-                    &self.rules,
-                )
-            }),
-            access,
-            summary: tool.describe(&call.arguments),
+        let mut verdict = self.of_protected(access, call).unwrap_or_else(|| {
+            approval::of_call(
+                self.talk.mode,
+                tool,
+                &call.arguments,
+                &self.workspace,
+                Containment::of(&self.shell),
+                &self.rules,
+            )
+        });
+        if matches!(verdict, approval::Verdict::Ask(_))
+            && self.options.can_ask
+            && let Some(why) = tool.in_vain(&self.workspace, &call.arguments)
+        {
+            verdict = approval::Verdict::Vain(why);
         }
+        Input::Judged { verdict, access, summary: tool.describe(&call.arguments) }
     }
 
     pub(super) fn wait_for_decision(&mut self, asked: u64) -> Input {

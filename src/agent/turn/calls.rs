@@ -36,6 +36,11 @@ impl Turn {
                 let text = note("denied", &[("reason", &reason)]);
                 self.deny(call, summary, reason, text, effects);
             }
+            Verdict::Vain(message) => {
+                if !self.refuse(call, note("tool_failed", &[("message", &message)]), effects) {
+                    self.next(effects);
+                }
+            }
         }
     }
 

@@ -8,7 +8,7 @@ mod replay;
 pub(super) use replay::Against;
 pub use replay::{Difference, Replayed};
 
-use super::drafts::{Kind, Matches, Record};
+use super::drafts::{Kind, Matches, Record, resume};
 use super::{LocalModel, PENALTY_BEFORE, broken, emit};
 use crate::chat::{ChatFormat, ToolCallParser};
 use crate::engine::sampler::{Sampler, TokenMask};
@@ -221,6 +221,8 @@ impl LocalModel {
             cancel: request.cancel,
             most,
             matches: Matches::default(),
+            escaped: None,
+            copied: None,
             replaced: None,
             instead: None,
         };
@@ -298,10 +300,29 @@ struct Run<'a> {
     cancel: &'a AtomicBool,
     most: usize,
     matches: Matches,
+    /// The same within a call, where the format writes text otherwise there.
+    escaped: Option<Escaped>,
+    /// Where what was being copied last goes on, and whether within `escaped`.
+    copied: Option<(usize, bool)>,
     /// Where the text that is being replaced begins among the tokens.
     replaced: Option<usize>,
     /// Where what comes instead begins.
     instead: Option<usize>,
+}
+
+/// A context in the words of a call, and the answer behind it.
+struct Escaped {
+    tokens: Vec<TokenId>,
+    /// Tokens of the context.
+    context: usize,
+    matches: Matches,
+}
+
+/// What may come next, and where in the context it stands (within `Escaped`: true), if it is from there.
+struct Guess {
+    kind: Kind,
+    tokens: Vec<TokenId>,
+    from: Option<(usize, bool)>,
 }
 
 impl Run<'_> {
@@ -336,7 +357,10 @@ impl Run<'_> {
             }
             let left = self.most - answer.written();
             let draft = if self.drafts { self.draft(answer, ahead.len(), left) } else { None };
-            let (kind, draft) = draft.map_or((None, Vec::new()), |(kind, draft)| (Some(kind), draft));
+            let (kind, draft, from) = draft.map_or((None, Vec::new(), None), |draft| {
+                let Guess { kind, tokens, from } = draft;
+                (Some(kind), tokens, from)
+            });
             let settled = self.sequence.tokens().len() + ahead.len();
             let first = ahead.len() - 1;
             ahead.extend_from_slice(&draft);
@@ -373,6 +397,9 @@ impl Run<'_> {
                 }
             };
             self.record.judge(kind, right, right == draft.len());
+            if let Some((place, within)) = from {
+                self.copied = Some((place + right, within));
+            }
             answer.stats.drafted += right;
             answer.stats.rejected += draft.len() - right;
             self.sequence.truncate(settled + right);
@@ -385,10 +412,49 @@ impl Run<'_> {
         }
     }
 
+    /// What was written and stands before it, as it is looked through for what comes next. Within a call the context is
+    /// looked at as the format would write it there: a file that was read as lines is written as one JSON string.
+    fn context<'s>(&'s mut self, answer: &'s Answer<'_, '_>) -> (&'s [TokenId], &'s mut Matches, bool) {
+        let is_call = answer.turn.as_ref().is_some_and(|turn| !turn.is_outside());
+        if !is_call || self.format.value_text("\n") == "\n" {
+            return (&answer.tokens, &mut self.matches, false);
+        }
+        let escaped = self.escaped.get_or_insert_with(|| {
+            let context = answer.tokenizer.decode(&answer.tokens[..answer.start]);
+            let tokens = answer.tokenizer.encode(&self.format.value_text(&context), false);
+            Escaped { context: tokens.len(), tokens, matches: Matches::default() }
+        });
+        let known = escaped.tokens.len() - escaped.context;
+        escaped.tokens.extend_from_slice(&answer.tokens[answer.start + known..]);
+        (&escaped.tokens, &mut escaped.matches, true)
+    }
+
+    /// What follows the longest match of the end of what was written; or what goes on with what was being copied, where
+    /// that has come true more often.
+    fn copy(&mut self, answer: &Answer<'_, '_>) -> Option<(usize, Guess)> {
+        let copied = self.copied;
+        let (tokens, matches, within) = self.context(answer);
+        let longest = matches.find(tokens).map(|(at, length)| (at, length, Kind::Match(length)));
+        let copied = copied.filter(|(_, of)| *of == within);
+        let resumed = copied.and_then(|(place, _)| resume(tokens, place));
+        let resumed = resumed.map(|(at, length)| (at, length, Kind::Resumed(length)));
+        let guess = |(at, length, kind): (usize, usize, Kind)| {
+            let tokens = tokens[at..].iter().copied().take(64).collect();
+            (length, Guess { kind, tokens, from: Some((at, within)) })
+        };
+        let (longest, resumed) = (longest.map(guess), resumed.map(guess));
+        match (longest, resumed) {
+            (Some(a), Some(b)) if self.record.likely(b.1.kind) > self.record.likely(a.1.kind) => Some(b),
+            (Some(a), _) => Some(a),
+            (None, b) => b,
+        }
+    }
+
     /// What will come after the tokens so far, of which `ahead` are to be appended anyway.
-    fn draft(&mut self, answer: &Answer<'_, '_>, ahead: usize, left: usize) -> Option<(Kind, Vec<TokenId>)> {
+    fn draft(&mut self, answer: &Answer<'_, '_>, ahead: usize, left: usize) -> Option<Guess> {
         let tokens = &answer.tokens[..];
-        let (at, length) = self.matches.find(tokens).unwrap_or((tokens.len(), 0));
+        let copy = self.copy(answer);
+        let length = copy.as_ref().map_or(0, |(length, _)| *length);
         let writing = answer.turn.as_ref().map_or(Writing::Free, Turn::writing);
         match writing {
             Writing::TextOfFile { .. } => {
@@ -402,21 +468,21 @@ impl Run<'_> {
             Writing::Marks => {}
         }
         let beside = ahead - 1;
-        let (kind, mut draft) = match writing {
+        let own = |kind, tokens| Guess { kind, tokens, from: None };
+        let mut guess = match writing {
             Writing::TextOfFile { places: 1 } if length < 6 => {
                 let rest = answer.turn.as_ref()?.rest_of_file()?;
-                (Kind::File, answer.tokenizer.encode(&self.format.value_text(&rest), false))
+                own(Kind::File, answer.tokenizer.encode(&self.format.value_text(&rest), false))
             }
             Writing::Instead if self.replaced.is_some() && self.instead == Some(tokens.len()) => {
                 let from = self.replaced?;
-                (Kind::Replaced, tokens[from..].iter().copied().take(64).collect())
+                own(Kind::Replaced, tokens[from..].iter().copied().take(64).collect())
             }
             Writing::Marks => return None,
-            _ if length > 0 => (Kind::Match(length), tokens[at..].iter().copied().take(64).collect()),
-            _ => return None,
+            _ => copy?.1,
         };
-        draft.truncate(left.min(self.sequence.capacity().saturating_sub(tokens.len() + 1)));
-        draft.truncate(self.record.length(kind, draft.len(), beside));
-        (!draft.is_empty()).then_some((kind, draft))
+        guess.tokens.truncate(left.min(self.sequence.capacity().saturating_sub(tokens.len() + 1)));
+        guess.tokens.truncate(self.record.length(guess.kind, guess.tokens.len(), beside));
+        (!guess.tokens.is_empty()).then_some(guess)
     }
 }

@@ -12,6 +12,9 @@ const LOOKED_UP: usize = 2;
 /// Matches that are compared, the latest first, and how far back.
 const CANDIDATES: usize = 256;
 const LONGEST_MATCH: usize = 64;
+/// How far before and behind the place where a copy was left it may go on.
+const BACK: usize = 2;
+const ON: usize = 12;
 /// Sizes of a guess.
 const SIZES: [usize; 11] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48];
 const MOST: usize = 48;
@@ -25,9 +28,11 @@ pub enum Kind {
     Replaced,
     /// A match in the context of so many tokens, in classes.
     Match(usize),
+    /// What was being copied goes on behind something else, of which so many tokens match there.
+    Resumed(usize),
 }
 
-const KINDS: usize = 8;
+const KINDS: usize = 10;
 
 impl Kind {
     fn number(self) -> usize {
@@ -42,6 +47,8 @@ impl Kind {
                 10..=19 => 6,
                 _ => 7,
             },
+            Kind::Resumed(0 | 1) => 8,
+            Kind::Resumed(_) => 9,
         }
     }
 }
@@ -59,7 +66,11 @@ pub struct Record {
 
 impl Default for Record {
     fn default() -> Self {
-        Self { seconds: [0.0; MOST + 2], hits: [0.8, 0.7, 0.3, 0.4, 0.5, 0.65, 0.8, 0.9], said: false }
+        Self {
+            seconds: [0.0; MOST + 2],
+            hits: [0.8, 0.7, 0.3, 0.4, 0.5, 0.65, 0.8, 0.9, 0.6, 0.85],
+            said: false,
+        }
     }
 }
 
@@ -95,6 +106,11 @@ impl Record {
             }
             None => base + first / 6.0 * steps,
         })
+    }
+
+    /// How often a token of such a guess comes true.
+    pub fn likely(&self, kind: Kind) -> f64 {
+        self.hits[kind.number()]
     }
 
     /// How many tokens of a guess to try: as many as give the most tokens for the time, none where none does.
@@ -173,9 +189,32 @@ impl Matches {
     }
 }
 
+/// Where what was being copied goes on, which was left at `place` of `tokens` for something else: there or near it, behind
+/// as many of the last tokens as match there, of equally many the nearest. At least one has to.
+pub fn resume(tokens: &[TokenId], place: usize) -> Option<(usize, usize)> {
+    let near = place.saturating_sub(BACK)..=(place + ON).min(tokens.len().saturating_sub(1));
+    let found = near.filter_map(|at| {
+        let ends = tokens[..at].iter().rev().zip(tokens.iter().rev());
+        let length = ends.take(LONGEST_MATCH).take_while(|(a, b)| a == b).count();
+        (length > 0).then_some((length, usize::MAX - at.abs_diff(place), at))
+    });
+    found.max().map(|(length, _, at)| (at, length))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_being_copied_goes_on_behind_something_else() {
+        // 5 to 9 were copied as far as 6; 50 came in between, or in place of 7.
+        assert_eq!(resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50, 7], 2), Some((3, 1)));
+        assert_eq!(resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50, 8], 2), Some((4, 1)));
+        assert_eq!(resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50], 2), None);
+        assert_eq!(resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50, 7, 8], 3), Some((4, 2)));
+        assert_eq!(resume(&[7], 40), None);
+        assert_eq!(resume(&[], 0), None);
+    }
 
     #[test]
     fn the_longest_match_of_the_end_is_found() {

@@ -244,6 +244,20 @@ fn ctrl_d() {
     t.ends();
 }
 
+#[test]
+fn a_change_that_cannot_be_made_is_not_asked_for() {
+    // Of a file that was not read, and of a text that is not in it.
+    let absent = [("file_path", "list.txt"), ("old_string", "nowhere"), ("new_string", "x")];
+    let turns = [write("list.txt", "x\n"), json!(call("edit", &absent)), json!("I see.")];
+    let mut t = Terminal::open(&turns, 100, 30, &[], &[("list.txt", &numbers(&[]))]);
+    t.shows("default · scripted");
+    t.asks("change it", "I see.");
+    let screen = t.screen();
+    assert!(screen.contains("✗ write_file: ") && screen.contains("✗ edit: "), "{screen}");
+    assert_eq!(t.file("list.txt"), numbers(&[]));
+    t.leave();
+}
+
 fn shift_tab() {
     let mut t = open(&[json!("Answer.")]);
     for mode in ["plan", "default", "auto-edit", "yolo"] {
