@@ -8,7 +8,7 @@ mod replay;
 pub(super) use replay::Against;
 pub use replay::{Difference, Replayed};
 
-use super::drafts::{Kind, Matches, Record, resume};
+use super::drafts::{Copied, Kind, Matches, Record};
 use super::{LocalModel, PENALTY_BEFORE, broken, emit};
 use crate::chat::{ChatFormat, ToolCallParser};
 use crate::engine::sampler::{Sampler, TokenMask};
@@ -222,7 +222,7 @@ impl LocalModel {
             most,
             matches: Matches::default(),
             escaped: None,
-            copied: None,
+            copied: Copied::default(),
             replaced: None,
             instead: None,
         };
@@ -302,8 +302,7 @@ struct Run<'a> {
     matches: Matches,
     /// The same within a call, where the format writes text otherwise there.
     escaped: Option<Escaped>,
-    /// Where what was being copied last goes on, and whether within `escaped`.
-    copied: Option<(usize, bool)>,
+    copied: Copied,
     /// Where the text that is being replaced begins among the tokens.
     replaced: Option<usize>,
     /// Where what comes instead begins.
@@ -398,7 +397,7 @@ impl Run<'_> {
             };
             self.record.judge(kind, right, right == draft.len());
             if let Some((place, within)) = from {
-                self.copied = Some((place + right, within));
+                self.copied.went_on(place, right, within);
             }
             answer.stats.drafted += right;
             answer.stats.rejected += draft.len() - right;
@@ -432,11 +431,10 @@ impl Run<'_> {
     /// What follows the longest match of the end of what was written; or what goes on with what was being copied, where
     /// that has come true more often.
     fn copy(&mut self, answer: &Answer<'_, '_>) -> Option<(usize, Guess)> {
-        let copied = self.copied;
+        let copied = self.copied.clone();
         let (tokens, matches, within) = self.context(answer);
         let longest = matches.find(tokens).map(|(at, length)| (at, length, Kind::Match(length)));
-        let copied = copied.filter(|(_, of)| *of == within);
-        let resumed = copied.and_then(|(place, _)| resume(tokens, place));
+        let resumed = copied.resume(tokens, within);
         let resumed = resumed.map(|(at, length)| (at, length, Kind::Resumed(length)));
         let guess = |(at, length, kind): (usize, usize, Kind)| {
             let tokens = tokens[at..].iter().copied().take(64).collect();

@@ -15,6 +15,8 @@ const LONGEST_MATCH: usize = 64;
 /// How far before and behind the place where a copy was left it may go on.
 const BACK: usize = 2;
 const ON: usize = 12;
+/// Copies that are kept in mind.
+const COPIES: usize = 4;
 /// Sizes of a guess.
 const SIZES: [usize; 11] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48];
 const MOST: usize = 48;
@@ -189,16 +191,38 @@ impl Matches {
     }
 }
 
-/// Where what was being copied goes on, which was left at `place` of `tokens` for something else: there or near it, behind
-/// as many of the last tokens as match there, of equally many the nearest. At least one has to.
-pub fn resume(tokens: &[TokenId], place: usize) -> Option<(usize, usize)> {
-    let near = place.saturating_sub(BACK)..=(place + ON).min(tokens.len().saturating_sub(1));
-    let found = near.filter_map(|at| {
-        let ends = tokens[..at].iter().rev().zip(tokens.iter().rev());
-        let length = ends.take(LONGEST_MATCH).take_while(|(a, b)| a == b).count();
-        (length > 0).then_some((length, usize::MAX - at.abs_diff(place), at))
-    });
-    found.max().map(|(length, _, at)| (at, length))
+/// Places of the context that were being copied, each where it was left for something else, and whether within the
+/// context as a call writes it; the latest last.
+#[derive(Debug, Clone, Default)]
+pub struct Copied(Vec<(usize, bool)>);
+
+impl Copied {
+    /// `right` tokens from `place` on were copied.
+    pub fn went_on(&mut self, place: usize, right: usize, within: bool) {
+        self.0.retain(|(left, of)| *of != within || !near(*left).contains(&place));
+        if self.0.len() == COPIES {
+            self.0.remove(0);
+        }
+        self.0.push((place + right, within));
+    }
+
+    /// Where one of them goes on: where it was left or near it, behind as many of the last tokens as match there, of equally
+    /// many the latest and nearest. At least one has to.
+    pub fn resume(&self, tokens: &[TokenId], within: bool) -> Option<(usize, usize)> {
+        let own = self.0.iter().enumerate().filter(|(_, (_, of))| *of == within);
+        let found = own.flat_map(|(turn, (left, _))| {
+            near(*left).filter(|at| *at < tokens.len()).filter_map(move |at| {
+                let ends = tokens[..at].iter().rev().zip(tokens.iter().rev());
+                let length = ends.take(LONGEST_MATCH).take_while(|(a, b)| a == b).count();
+                (length > 0).then_some((length, turn, usize::MAX - at.abs_diff(*left), at))
+            })
+        });
+        found.max().map(|(length, .., at)| (at, length))
+    }
+}
+
+fn near(place: usize) -> std::ops::RangeInclusive<usize> {
+    place.saturating_sub(BACK)..=place + ON
 }
 
 #[cfg(test)]
@@ -208,12 +232,23 @@ mod tests {
     #[test]
     fn what_was_being_copied_goes_on_behind_something_else() {
         // 5 to 9 were copied as far as 6; 50 came in between, or in place of 7.
-        assert_eq!(resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50, 7], 2), Some((3, 1)));
-        assert_eq!(resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50, 8], 2), Some((4, 1)));
-        assert_eq!(resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50], 2), None);
-        assert_eq!(resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50, 7, 8], 3), Some((4, 2)));
-        assert_eq!(resume(&[7], 40), None);
-        assert_eq!(resume(&[], 0), None);
+        let mut copied = Copied::default();
+        assert_eq!(copied.resume(&[5, 6, 5], false), None);
+        copied.went_on(0, 2, false);
+        assert_eq!(copied.resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50, 7], false), Some((3, 1)));
+        assert_eq!(copied.resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50, 8], false), Some((4, 1)));
+        assert_eq!(copied.resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50, 7, 8], false), Some((4, 2)));
+        assert_eq!(copied.resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50], false), None);
+        assert_eq!(copied.resume(&[5, 6, 7, 8, 9, 1, 5, 6, 50, 7], true), None, "another text");
+        assert_eq!(copied.resume(&[], false), None);
+        // What goes on from where one was left is the same copy; others are kept beside it.
+        copied.went_on(3, 1, false);
+        assert_eq!(copied.0, [(4, false)]);
+        copied.went_on(100, 5, false);
+        copied.went_on(5, 1, false);
+        assert_eq!(copied.0, [(105, false), (6, false)]);
+        (0..9).for_each(|n| copied.went_on(1000 * n + 500, 0, false));
+        assert_eq!(copied.0.len(), COPIES);
     }
 
     #[test]
