@@ -149,6 +149,35 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
     assert_eq!(found[0], found[2], "the same versions without drafts");
 }
 
+#[test]
+fn the_real_model_finds_statements_in_the_wrong_order() {
+    const TEXT: &str = "def digit(n):\n    if n >= 5:\n        return 'V' + 'I' * (n - 5)\n    if n == 9:\n        return 'IX'\n    return 'I' * n\n";
+    const SWAPPED: &str = "def digit(n):\n    if n == 9:\n        return 'IX'\n    if n >= 5:\n        return 'V' + 'I' * (n - 5)\n    return 'I' * n\n";
+    let history = [
+        Message::new(Role::System, "You are a programmer."),
+        Message::new(Role::User, format!("digit.py:\n```\n{TEXT}```\ndigit(9) gives VIIII.")),
+    ];
+    let ask =
+        Message::new(Role::User, "Find the bug and fix it. Answer with the whole file in one code block.");
+    let never = AtomicBool::new(false);
+    let mut model = real(2);
+    let mut next = || {
+        let revision = Revision {
+            messages: &history,
+            tools: &[],
+            ask: &ask,
+            text: TEXT,
+            language: "python",
+            until: TEXT.len(),
+            sampling: Sampling { seed: 5, ..Sampling::default() },
+            cancel: &never,
+        };
+        model.revise(revision, &mut |_: ModelEvent| {}).unwrap().text
+    };
+    let versions: Vec<String> = (0..16).map_while(|_| next()).collect();
+    assert!(versions.iter().any(|version| version == SWAPPED), "{versions:#?}");
+}
+
 /// The promise of the README and of `design.md`: prompt and tools together, exactly counted.
 #[test]
 fn prompt_and_all_tools_are_under_two_thousand_tokens() {
