@@ -49,7 +49,7 @@ impl Tool for EditFile {
             let (path, edit) = read(arguments)?;
             Ok(workspace.plan_edit(path, &edit)?)
         };
-        plan().err()?.to_model()
+        plan().err()?.repairable()
     }
 
     fn plans(&self, workspace: &Workspace, arguments: &Arguments) -> Vec<Plan> {

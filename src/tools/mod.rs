@@ -86,7 +86,7 @@ pub enum ToolError {
 
 impl ToolError {
     /// What the model can repair.
-    fn to_model(self) -> Option<String> {
+    fn repairable(self) -> Option<String> {
         match self {
             Self::ToModel(message) => Some(message),
             Self::ToUser { .. } => None,

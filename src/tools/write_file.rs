@@ -41,7 +41,7 @@ impl Tool for WriteFile {
             let path = arguments::text(NAME, arguments, "file_path")?;
             Ok(workspace.plan_write(path, arguments::text(NAME, arguments, "content")?)?)
         };
-        plan().err()?.to_model()
+        plan().err()?.repairable()
     }
 
     fn plans(&self, workspace: &Workspace, arguments: &Arguments) -> Vec<Plan> {
