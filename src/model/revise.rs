@@ -2,7 +2,8 @@
 //! would rather have gone on in another way, that other way is followed until it meets the text again. The versions come
 //! the likeliest first, each once: sampling without replacement (Kool, van Hoof and Welling, 2019: a Gumbel number on
 //! each branch), at the price of one prefill of the text and a short decode for each version, in which the text itself
-//! is the draft. Whether a version is any good is for the caller to find out: a test, say.
+//! is the draft. Two neighbouring statements in the other order (`moves`) are versions too, without a decode. Whether a
+//! version is any good is for the caller to find out: a test, say.
 
 mod moves;
 

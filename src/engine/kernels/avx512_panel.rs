@@ -1,6 +1,7 @@
 //! A panel of unpacked weights times any number of tokens, with AVX-512 VNNI. Integer sums are exact, so their order is
 //! free; the float steps are those of `scalar`, in its order, so the bits are the same. Six tokens share each load of
-//! the weights, two registers of rows share each value of a token: that keeps both multipliers busy.
+//! the weights, two registers of rows share each value of a token: that keeps both multipliers busy. Panels are filled by
+//! way of blocks of bytes (`lay`), those of Q4_K and Q6_K in registers alone (`direct`).
 
 #![allow(clippy::needless_range_loop)] // tiles of registers read best by number
 

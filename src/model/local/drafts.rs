@@ -1,5 +1,6 @@
 //! What an answer will probably say next, guessed from what it copies: the file that `old_string` is text of, the text
-//! that `new_string` replaces, otherwise the longest match in the context. A guess costs a larger batch; how large one
+//! that `new_string` replaces, otherwise the longest match in the context, or where something that was being copied was
+//! left for other words. A guess costs a larger batch; how large one
 //! may be follows from what batches of each size took here, and from how often guesses of this kind came true.
 //! Whether a guess stands is decided by the sampler, at each place as if alone: nothing here changes what is said.
 
