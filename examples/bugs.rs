@@ -75,16 +75,18 @@ fn cases(names: &[String]) -> Result<Vec<(Case, PathBuf)>, Box<dyn Error>> {
     Ok(found)
 }
 
+/// In `folder`, which is the same for runs that are to be compared: what a check prints names it.
 fn run(
     case: &Case,
     project: &Path,
+    folder: &Path,
     attempts: &str,
     time: &str,
     drafts: bool,
     flags: &[String],
 ) -> Result<Run, Box<dyn Error>> {
-    let folder = tempfile::tempdir()?;
-    let root = folder.path().join(&case.name);
+    let root = folder.join(&case.name);
+    let _ = std::fs::remove_dir_all(&root);
     copy(project, &root)?;
     let git =
         ["git init -q", "git add -A", "git -c user.name=a -c user.email=a@b commit -qm begin"].join(" && ");
@@ -133,13 +135,14 @@ fn compare(cases: &[(Case, PathBuf)], times: usize, flags: &[String]) -> Result<
     let flags = [flags, &["--max-tool-calls".into(), "24".into()]].concat();
     let mut ratios = Vec::new();
     let mut totals = [0; 2];
+    let folder = tempfile::tempdir()?;
     for (case, project) in cases {
         let mut seconds = [Vec::new(), Vec::new()];
         let mut came = Vec::new();
         let mut guesses = [0; 2];
         for n in 0..2 * times {
             let on = n % 2 == 0;
-            let run = run(case, project, "1", "600s", on, &flags)?;
+            let run = run(case, project, folder.path(), "1", "600s", on, &flags)?;
             seconds[usize::from(on)].push(run.seconds);
             came.push(run.came);
             if on {
@@ -193,10 +196,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         return compare(&cases, drafts, &flags);
     }
     let counts: Vec<&str> = attempts.split(',').collect();
+    let folder = tempfile::tempdir()?;
     let mut runs: Vec<Vec<Run>> = counts.iter().map(|_| Vec::new()).collect();
     for (case, project) in &cases {
         for (runs, count) in runs.iter_mut().zip(&counts) {
-            runs.push(run(case, project, count, &time, true, &flags)?);
+            runs.push(run(case, project, folder.path(), count, &time, true, &flags)?);
         }
     }
     for (runs, count) in runs.iter().zip(&counts) {

@@ -23,6 +23,7 @@ mod todo_write;
 mod write_file;
 
 pub use repository_map::repository_map;
+pub use run_shell_command::NOT_SANDBOXED;
 pub use syntax_note::syntax_error;
 
 use crate::chat::ToolSpec;

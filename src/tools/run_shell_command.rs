@@ -11,6 +11,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const NAME: &str = "run_shell_command";
+/// What the first line of an answer ends with where nothing held the command.
+pub const NOT_SANDBOXED: &str = " (not sandboxed)";
 /// Longer is never needed by a step that a model waits for.
 const MAX_TIMEOUT: usize = 3600;
 /// Qwen's own agent counts in milliseconds, and models remember that: nobody waits this many seconds.
@@ -97,7 +99,7 @@ impl Tool for RunShell {
         let ending = ending(&outcome, timeout.unwrap_or(DEFAULT_TIMEOUT));
         let mut text = ending.clone();
         if outcome.sandbox == SandboxTier::None {
-            text.push_str(" (not sandboxed)");
+            text.push_str(NOT_SANDBOXED);
         }
         for warning in &outcome.warnings {
             text.push_str(&format!("\n[{warning}]"));

@@ -11,9 +11,11 @@ mod environment;
 pub mod policy;
 mod running;
 mod state;
+mod steady;
 
 pub use super::sandbox::{SandboxTier, Unavailable};
 pub use background::JobStatus;
+pub use steady::steady;
 
 use super::sandbox::{self, layout, plan, reach, steering};
 use capture::Capture;

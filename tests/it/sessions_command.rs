@@ -3,6 +3,7 @@
 
 use crate::agent::call;
 use crate::oracle::manifest;
+use crate::real_model::model_path;
 use qwright::agent::transcript::{Record, Transcript, recover};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -270,6 +271,70 @@ fn a_session_runs_again_with_its_tools_and_the_first_result_that_differs_is_name
     let text = project.out(1, &["sessions", "replay", "latest", "--live"]);
     assert!(text.starts_with("different: turn 1, answer 1, token "), "{text}");
     assert!(text.contains("greet.sh is another file than it was") && !text.contains("temperature"), "{text}");
+}
+
+/// Ten requests to the real model: questions, changes, commands, a new file.
+const TEN: [&str; 10] = [
+    "what does area do in shapes.py?",
+    "fix area in shapes.py: it must multiply",
+    "change the port in app.toml to 9090",
+    "run `cat app.toml`",
+    "what does greet return?",
+    "in shapes.py let greet say Hello instead of Hallo",
+    "run `sh show.sh`",
+    "create a file notes.txt that says done",
+    "what is port used for?",
+    "which host does app.toml name?",
+];
+
+#[test]
+fn ten_turns_of_the_real_model_run_again_token_by_token_and_with_their_tools() {
+    let project = Project::new();
+    let at = |name: &str| project.files.path().join(name);
+    let shapes = "def area(w, h):\n    return w + h\n\n\ndef greet(name):\n    return \"Hallo \" + name\n";
+    let files = [
+        ("shapes.py", shapes),
+        ("app.toml", "port = 8080\nhost = \"localhost\"\n"),
+        ("show.sh", "grep return shapes.py\n"),
+    ];
+    files.iter().for_each(|(name, text)| std::fs::write(at(name), text).unwrap());
+    let model = model_path();
+    for (number, request) in TEN.iter().enumerate() {
+        let exec = ["exec", "-q", "-y", "--sandbox", "none", "-m", model.to_str().unwrap()];
+        let more: &[&str] = if number > 0 { &["-c"] } else { &[] };
+        project.out(0, &[&exec, more, &[*request]].concat());
+    }
+    let changed = std::fs::read_to_string(at("shapes.py")).unwrap();
+    assert!(changed.contains("w * h") && at("notes.txt").exists(), "{changed}");
+    let replay = |code: i32, more: &[&str]| -> Value {
+        let replay = ["sessions", "replay", "latest", "--json"];
+        serde_json::from_str(&project.out(code, &[&replay, more].concat())).unwrap()
+    };
+    let tokens = replay(0, &[]);
+    assert_eq!(tokens["identical"], true, "{tokens}");
+    let live = replay(0, &["--live"]);
+    for (key, expected) in [("identical", json!(true)), ("turns", json!(10)), ("taken_back", json!(true))] {
+        assert_eq!(live[key], expected, "{key}: {live}");
+    }
+    assert_eq!(
+        (&live["tokens"], &live["answers"]),
+        (&tokens["tokens"], &tokens["answers"]),
+        "{live} {tokens}"
+    );
+    assert!(live["results"].as_u64() >= Some(6), "{live}");
+    // The line that the session changed itself, and one that it only read of.
+    let app = std::fs::read_to_string(at("app.toml")).unwrap();
+    std::fs::write(at("app.toml"), app.replace("9090", "7070")).unwrap();
+    let other = replay(1, &["--live"]);
+    assert_eq!(other["parted"], "in turn 3 app.toml is another file than it was", "{other}");
+    assert_eq!(other["turns"], 2, "{other}");
+    std::fs::write(at("app.toml"), &app).unwrap();
+    std::fs::write(at("show.sh"), "echo other\n").unwrap();
+    let other = replay(1, &["--live"]);
+    let result = &other["different_result"];
+    // A search sees it before the command does.
+    assert_eq!((&result["turn"], &result["here"]), (&json!(5), &Value::Null), "{other}");
+    assert_eq!(result["recorded"].as_str(), Some("show.sh:1: grep return shapes.py"), "{other}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::agent::prompts::exec_text;
 use crate::agent::protocol::{Access, Attachment, Denial, Event, TurnOutcome};
 use crate::agent::turn::{Spent, Turn};
 use crate::chat::ToolCall;
+use crate::workspace::shell::steady;
 use std::time::{Duration, Instant};
 
 /// What the requests of this process came to so far.
@@ -52,7 +53,7 @@ impl Session {
                     continue;
                 }
                 Attachment::FailedCheck { command, output } => {
-                    let output = fit(output.trim_end(), self.tool_room(), &count);
+                    let output = fit(&steady(output.trim_end()), self.tool_room(), &count);
                     exec_text("check_failed", &[("command", &command), ("output", &output)])
                 }
                 Attachment::Input { text } => exec_text("input", &[("text", text.trim_end_matches('\n'))]),

@@ -6,6 +6,7 @@ use crate::agent::approval::Verdict;
 use crate::agent::prompts::note;
 use crate::agent::protocol::{Access, Denial, Ending, Event};
 use crate::chat::{Message, Role, ToolCall, ToolSpec};
+use crate::workspace::shell::steady;
 
 impl Turn {
     pub(super) fn judged(
@@ -100,7 +101,12 @@ impl Turn {
                 if !diff.is_empty() {
                     effects.push(Effect::Emit(Event::DiffProduced { id, diff }));
                 }
-                let text = if text.is_empty() { note("empty_output", &[]) } else { text };
+                let text = match text.is_empty() {
+                    true => note("empty_output", &[]),
+                    // How long a check took and where things lay would make every run another conversation.
+                    false if access == Access::Execute && self.own && self.wish.leads() => steady(&text),
+                    false => text,
+                };
                 self.result(call, text, false, effects)
             }
             ToolReport::Error(message) => {

@@ -3,11 +3,11 @@
 //! model goes on, and each token of an answer against the one that the model would choose now. The first difference
 //! ends it. `plan` says what the log holds of it, `recorded` is the model.
 //!
-//! What the session changed is taken back in the copy first, by the diffs in its log, where they fit what is there.
+//! What the session changed is taken back in the copy first, by the diffs in its log: each file that is still as the
+//! session left it.
 
 mod plan;
 mod recorded;
-mod same;
 
 use super::against::{Found, Open};
 use crate::agent::answer::ANSWER;
@@ -87,18 +87,17 @@ pub(super) fn run(
 ) -> Result<Live, Failure> {
     let mut plan = Plan::of(stored)?;
     let original = exec::open(Path::new(&stored.directory))?;
-    let mut copy = exec_patch::private_copy(&original, config, cancel)?;
+    let copy = exec_patch::private_copy(&original, config, cancel)?;
     let told = Told::default();
-    let taken_back = !plan.diffs.is_empty() && take_back(&exec::open(copy.root())?, &plan.diffs);
-    if !plan.diffs.is_empty() && !taken_back {
-        // Some of them may have been.
-        copy = exec_patch::private_copy(&original, config, cancel)?;
-    }
+    let others = take_back(&exec::open(copy.root())?, &plan.diffs);
     let root = copy.root().to_path_buf();
     {
         let mut live = locked(&told);
-        live.taken_back = taken_back;
+        live.taken_back = !plan.diffs.is_empty() && others.is_empty();
         live.left_out.clone_from(&plan.left_out);
+        let stays =
+            |path| format!("{path}: it is not as the session left it, so nothing of it was taken back");
+        live.left_out.extend(others.into_iter().map(stays));
     }
     let model = open(&plan.run, &plan.setup)?;
     let places = (root.display().to_string(), stored.directory.clone());
@@ -156,6 +155,7 @@ fn one(
         let _ = ops.send(op);
     }
     let mut results = Vec::new();
+    let answered = locked(told).answers;
     loop {
         if cancel.load(Ordering::SeqCst) {
             let _ = ops.send(Op::Interrupt);
@@ -192,6 +192,11 @@ fn one(
                         results.len(),
                         turn.results.len()
                     )),
+                    _ if live.answers - answered != turn.answers => Some(format!(
+                        "turn {number} came to {} answers of the model, and {} were recorded",
+                        live.answers - answered,
+                        turn.answers
+                    )),
                     _ => None,
                 };
                 return Ok(());
@@ -205,11 +210,61 @@ fn one(
     }
 }
 
-/// Whether all that the session changed could be taken back.
-fn take_back(workspace: &Workspace, diffs: &[String]) -> bool {
-    diffs.iter().rev().all(|diff| {
-        let change = Change::Patch(Form::UnifiedDiff, reversed(diff));
+/// Takes back what the session changed, the last first, each file for itself. Those are told that are not as the session
+/// left them, and stay as they are.
+fn take_back(workspace: &Workspace, diffs: &[String]) -> Vec<String> {
+    let mut changes: Vec<(String, Vec<String>)> = Vec::new();
+    for part in diffs.iter().rev().flat_map(|diff| files_of(diff)) {
+        let name = name_of(part);
+        let reversed = reversed(part);
+        match changes.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, parts)) => parts.push(reversed),
+            None => changes.push((name, vec![reversed])),
+        }
+    }
+    changes.retain(|(_, parts)| !undone(workspace, parts));
+    changes.into_iter().map(|(name, _)| name).collect()
+}
+
+/// Whether all these changes of a file could be made, one after the other; where one cannot, none is.
+fn undone(workspace: &Workspace, diffs: &[String]) -> bool {
+    let mut made: Vec<&String> = Vec::new();
+    let apply = |diff: &str| {
+        let change = Change::Patch(Form::UnifiedDiff, diff.into());
         workspace.plan_change(&change).is_ok_and(|plans| workspace.apply_all(&plans).is_ok())
+    };
+    for diff in diffs {
+        if !apply(diff) {
+            for diff in made.iter().rev() {
+                apply(&reversed(diff));
+            }
+            return false;
+        }
+        made.push(diff);
+    }
+    true
+}
+
+/// A diff's files, a part each.
+fn files_of(diff: &str) -> Vec<&str> {
+    const HEAD: &str = "diff --git ";
+    let mut begins: Vec<usize> = diff.match_indices(&format!("\n{HEAD}")).map(|(at, _)| at + 1).collect();
+    begins.insert(0, 0);
+    let ends = begins.iter().skip(1).copied().chain([diff.len()]);
+    begins.iter().zip(ends).map(|(from, to)| &diff[*from..to]).filter(|part| !part.is_empty()).collect()
+}
+
+/// The file that a part of a diff is of.
+fn name_of(part: &str) -> String {
+    let named = |mark: &str, side: &str| {
+        let line = part.lines().find_map(|line| line.strip_prefix(mark))?;
+        line.strip_prefix(side).map(str::to_string)
+    };
+    named("+++ ", "b/").or_else(|| named("--- ", "a/")).unwrap_or_else(|| {
+        part.lines()
+            .next()
+            .and_then(|line| line.rsplit_once(" b/"))
+            .map_or_else(String::new, |(_, p)| p.into())
     })
 }
 
@@ -294,8 +349,8 @@ mod tests {
         assert_eq!(file("a.txt").unwrap(), "one\n--2\n+3\nfour\n");
         assert!(file("new.txt").is_some() && file("gone.txt").is_none());
         assert_eq!(file("end.txt").unwrap(), "three");
-        assert!(take_back(&workspace, &[diff.to_string()]), "{}", reversed(diff));
+        assert_eq!(take_back(&workspace, &[diff.to_string()]), [""; 0], "{}", reversed(diff));
         assert_eq!([file("a.txt"), file("gone.txt"), file("new.txt"), file("end.txt")], before);
-        assert!(!take_back(&workspace, &[diff.to_string()]), "it is taken back already");
+        assert_eq!(take_back(&workspace, &[diff.to_string()]).len(), 4, "it is taken back already");
     }
 }

@@ -2,7 +2,6 @@
 //! order, the results of tools, and what the turns changed. What stands behind a shortened conversation, a damaged line
 //! or another model is left out, and that is said.
 
-use super::same;
 use crate::agent::asked::{Asked, RunSettings};
 use crate::agent::conversation::Conversation;
 use crate::agent::protocol::{ApprovalMode, Ending, Op};
@@ -11,6 +10,8 @@ use crate::agent::transcript::Record;
 use crate::chat::{Message, Role, ToolCall};
 use crate::commands::{Failure, exit};
 use crate::model::ModelSetup;
+use crate::tools::NOT_SANDBOXED;
+use crate::workspace::shell::steady;
 
 pub(super) struct Plan {
     pub mode: ApprovalMode,
@@ -28,6 +29,8 @@ pub(super) struct Turn {
     pub before: Vec<Op>,
     pub request: String,
     pub results: Vec<Recorded>,
+    /// Answers of the model's own.
+    pub answers: usize,
     /// It came to its own end: no limit cut it short, and nobody.
     pub whole: bool,
 }
@@ -62,7 +65,10 @@ impl Recorded {
         if self.is_refusal() && here.starts_with("Not run") {
             return None;
         }
-        let (line, recorded, here) = same::first_difference(&self.text, &here.replace(&places.0, &places.1))?;
+        // In what sandbox a command ran is no part of what it said.
+        let bare = |text: &str| text.replacen(NOT_SANDBOXED, "", 1);
+        let here = bare(&here.replace(&places.0, &places.1));
+        let (line, recorded, here) = first_difference(&bare(&self.text), &here)?;
         Some(super::ResultDiffers { turn: 0, call: self.call.clone(), line, recorded, here })
     }
 }
@@ -105,11 +111,15 @@ impl Plan {
                 Record::Cut { .. } if !talk.running => before.push(Op::Undo),
                 Record::Request { text } => {
                     let before = std::mem::take(&mut before);
-                    turns.push(Turn { before, request: text.clone(), results: Vec::new(), whole: false });
+                    let request = text.clone();
+                    turns.push(Turn { before, request, results: Vec::new(), answers: 0, whole: false });
                     answer = 0;
                 }
                 Record::Message { message, asked } if message.role == Role::Assistant => {
                     answer += 1;
+                    if let (Some(_), Some(turn)) = (asked, turns.last_mut()) {
+                        turn.answers += 1;
+                    }
                     steps.push(Step {
                         turn: turns.len(),
                         answer,
@@ -183,4 +193,32 @@ pub(super) fn differing(
         let call = call_of(&recorded[..at]).map(named).unwrap_or_default();
         Recorded { call, text: then.content.clone() }.difference(&now.content, places)
     })
+}
+
+/// The first line that differs, from 1, and what it is in both; `None` for a line that is not there. What differs from
+/// run to run is no difference.
+fn first_difference(recorded: &str, here: &str) -> Option<(usize, Option<String>, Option<String>)> {
+    let (mut recorded, mut here) = (recorded.trim_end().lines(), here.trim_end().lines());
+    for line in 1.. {
+        match (recorded.next(), here.next()) {
+            (None, None) => return None,
+            (Some(a), Some(b)) if a == b || steady(a) == steady(b) => {}
+            (a, b) => return Some((line, a.map(str::to_string), b.map(str::to_string))),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_difference;
+
+    #[test]
+    fn the_first_line_that_differs() {
+        let line = |text: &str| Some(text.to_string());
+        assert_eq!(first_difference("a\nb\n", "a\nc\n"), Some((2, line("b"), line("c"))));
+        assert_eq!(first_difference("a\nb", "a"), Some((2, line("b"), None)));
+        assert_eq!(first_difference("Ran 3 tests in 0.001s\n", "Ran 3 tests in 12.5s"), None);
+        assert_eq!(first_difference("", "\n"), None);
+    }
 }

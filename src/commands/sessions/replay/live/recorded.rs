@@ -45,10 +45,19 @@ impl Recorded {
 
     /// The next answer of the model's own: steps of the program's the turn makes itself.
     fn next_answer(&mut self) -> Option<Step> {
+        self.drop_earlier();
         while self.next_of_turn()?.asked.is_none() {
             self.steps.pop_front();
         }
         self.steps.pop_front()
+    }
+
+    /// What earlier turns ended with: words of the program's own, for which nobody is asked.
+    fn drop_earlier(&mut self) {
+        let turn = self.turn();
+        while self.steps.front().is_some_and(|step| step.turn < turn) {
+            self.steps.pop_front();
+        }
     }
 
     /// The turn that runs, from 1.
@@ -63,6 +72,7 @@ impl Recorded {
 
     /// The next edit that the program made of what the model wrote beside the conversation.
     fn next_edit(&mut self) -> Option<(String, String, String)> {
+        self.drop_earlier();
         while self.next_of_turn()?.asked.is_none() {
             let calls = self.steps.pop_front().map(|step| step.message.tool_calls).unwrap_or_default();
             if let Some(call) = calls.iter().find(|call| call.name == "edit") {
@@ -80,13 +90,23 @@ impl Recorded {
     }
 
     /// A file that was written anew, as the answer that says so.
-    fn rewritten(&mut self) -> Generated {
-        let written = self.next_edit().and_then(|(path, old, new)| {
-            let ReadContent::Text(text) = self.workspace.read(&path).ok()?.content else { return None };
-            Some(format!("```\n{}\n```", text.text.replacen(&old, &new, 1).trim_end_matches('\n')))
-        });
+    fn rewritten(&mut self) -> Result<Generated, ModelError> {
+        let written = match self.next_edit() {
+            Some((path, old, new)) => {
+                let text = match self.workspace.read(&path).map(|file| file.content) {
+                    Ok(ReadContent::Text(text)) if text.text.contains(&old) => text.text,
+                    _ => return Err(self.another(&path)),
+                };
+                Some(format!("```\n{}\n```", text.replacen(&old, &new, 1).trim_end_matches('\n')))
+            }
+            None => None,
+        };
         let stop = if written.is_some() { StopReason::End } else { StopReason::Length };
-        generated(Message::new(Role::Assistant, written.unwrap_or_default()), stop)
+        Ok(generated(Message::new(Role::Assistant, written.unwrap_or_default()), stop))
+    }
+
+    fn another(&self, path: &str) -> ModelError {
+        self.part(&format!("in turn {} {path} is another file than it was", self.turn()))
     }
 }
 
@@ -121,7 +141,7 @@ impl Model for Recorded {
     ) -> Result<Generated, ModelError> {
         if request.aside {
             return match request.frame {
-                Some(_) => Ok(self.rewritten()),
+                Some(_) => self.rewritten(),
                 None => Err(self.part("the conversation would be shortened here")),
             };
         }
@@ -129,7 +149,11 @@ impl Model for Recorded {
             // Where a limit cut it short, that is in no log.
             return Err(match self.whole.get(self.turn() - 1) {
                 Some(false) => stopped(),
-                _ => self.part("the model is asked once more than was recorded"),
+                _ => {
+                    let why =
+                        format!("in turn {} the model is asked once more than was recorded", self.turn());
+                    self.part(&why)
+                }
             });
         };
         let Some(asked) = &step.asked else { return Err(stopped()) };
@@ -192,9 +216,9 @@ impl Model for Recorded {
         revision: Revision<'_>,
         _on_event: &mut dyn FnMut(ModelEvent),
     ) -> Result<Revised, ModelError> {
-        let Some((_, old, new)) = self.next_edit() else { return Ok(Revised::default()) };
+        let Some((path, old, new)) = self.next_edit() else { return Ok(Revised::default()) };
         if !revision.text.contains(&old) {
-            return Err(self.part("a file that was edited is another one here"));
+            return Err(self.another(&path));
         }
         Ok(Revised { text: Some(revision.text.replacen(&old, &new, 1)), ..Revised::default() })
     }
