@@ -11,6 +11,8 @@ pub struct Wish {
     pub command: Option<String>,
     /// The command is to be run, and nothing else is asked for but what it says.
     pub runs: bool,
+    /// What files there are is all that is asked for.
+    pub lists: bool,
     /// What to search the files for before a question about them is answered.
     pub subject: Option<String>,
     /// Where that finds nothing: any of the words.
@@ -33,12 +35,18 @@ impl Wish {
             command: command.map(Into::into),
             check,
             runs: false,
+            lists: false,
             subject: None,
             words: None,
         };
         let stems = stems(request);
-        wish.subject = subject(&stems);
-        wish.words = (!stems.is_empty()).then(|| format!("(?i){}", stems.join("|")));
+        let speaks_of_files = words(request).any(|word| LISTED.contains(&word.as_str()));
+        let of_nothing_else = stems.iter().all(|stem| LISTING.contains(&stem.as_str()));
+        wish.lists = wish.kind == Kind::Question && speaks_of_files && of_nothing_else;
+        if !wish.lists {
+            wish.subject = subject(&stems);
+            wish.words = (!stems.is_empty()).then(|| format!("(?i){}", stems.join("|")));
+        }
         let first = words(request).next().unwrap_or_default();
         if wish.kind != Kind::Change && matches!(first.as_str(), "run" | "execute" | "rerun") {
             // Whatever stands in the ticks is what to run here.
@@ -55,6 +63,11 @@ impl Wish {
         self.kind == Kind::Change && self.command.is_some()
     }
 }
+
+/// What a request for a list of files speaks of, and the other words it is made of, in any form.
+const LISTED: &[&str] = &["files", "directory", "directories", "folder", "folders"];
+const LISTING: &[&str] =
+    &["list", "here", "directory", "directori", "folder", "current", "contain", "exist", "name", "workspac"];
 
 /// Words of a request that are looked for, at most, and the least letters of one.
 const SUBJECT_WORDS: usize = 4;
@@ -426,5 +439,17 @@ mod tests {
         assert_eq!(subject("Processing and process"), None);
         assert_eq!(Wish::of("Where are orders paid?").words.as_deref(), Some("(?i)order|paid"));
         assert_eq!(Wish::of("What is it?").words, None);
+        for (request, lists) in [
+            ("list the files here", true),
+            ("Which files are in this directory?", true),
+            ("What files does the project have?", true),
+            ("list all files in src", true),
+            ("Which files use the parser?", false),
+            ("List the functions here", false),
+            ("Delete the files here", false),
+        ] {
+            let wish = Wish::of(request);
+            assert_eq!((wish.lists, wish.lists && wish.words.is_some()), (lists, false), "{request}");
+        }
     }
 }

@@ -155,6 +155,15 @@ pub fn named_files(request: &str, files: &[String]) -> Vec<String> {
     named
 }
 
+/// The first directory of the workspace that the request names.
+pub fn named_directory(request: &str, files: &[String]) -> Option<String> {
+    let is_there = |path: &&str| {
+        !path.is_empty()
+            && files.iter().any(|file| file.strip_prefix(path).is_some_and(|f| f.starts_with('/')))
+    };
+    paths(request).map(|path| path.trim_end_matches('/')).find(is_there).map(str::to_string)
+}
+
 /// The words of `request` that may be paths.
 fn paths(request: &str) -> impl Iterator<Item = &str> {
     request.split(|c: char| c.is_whitespace() || "`'\"()[]{}<>,;!?*@".contains(c)).map(|word| {

@@ -12,7 +12,7 @@ pub use effects::{Effect, Input, Must, Rules, Spent, Stop, ToolReport};
 
 use super::answer::{self, ANSWER};
 use super::nudge::{self, Facts, Kind, Nudge, Wish};
-use super::opening::{named_files, new_file};
+use super::opening::{named_directory, named_files, new_file};
 use super::prompts::note;
 use super::protocol::{Access, Decision, Denial, Ending, Event, Limit, Usage};
 use crate::chat::{self, Message, Role, ToolCall, ToolSpec};
@@ -25,6 +25,7 @@ use std::sync::Arc;
 const SHELL: &str = "run_shell_command";
 const EDIT: &str = "edit";
 const SEARCH: &str = "grep_search";
+const LIST: &str = "list_directory";
 const WRITE: &str = "write_file";
 
 /// The same call with the same result so often in a row ends the turn.
@@ -100,6 +101,8 @@ pub struct Turn {
     named: Vec<String>,
     /// A file the request names and that is not there yet.
     new: Option<String>,
+    /// The directory that the request names.
+    directory: Option<String>,
     /// The lines that the version in hand replaces, and its own.
     version: (String, String),
     /// What the check took before anything was changed.
@@ -126,11 +129,13 @@ impl Turn {
         let wish = Wish::of(request);
         let named = if rules.small { named_files(request, &rules.files) } else { Vec::new() };
         let new = if rules.small { new_file(request, &rules.files) } else { None };
+        let directory = named_directory(request, &rules.files);
         Self {
             rules,
             tools,
             wish,
             new,
+            directory,
             state: State::New,
             queue: VecDeque::new(),
             notes: Vec::new(),
@@ -407,6 +412,8 @@ impl Turn {
     }
 }
 
+#[cfg(test)]
+mod lead_tests;
 #[cfg(test)]
 #[path = "turn_tests.rs"]
 mod tests;

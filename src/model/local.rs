@@ -14,7 +14,7 @@ pub use decode::{DecodeStats, Decoding, Difference, Replayed};
 pub use load::read_once;
 
 use super::grammar::{Grammar, Vocabulary};
-use super::revise::{Means, SLACK, Search};
+use super::revise::{Claims, Means, SLACK, Search};
 use super::{
     Generated, Model, ModelError, ModelEvent, ModelInfo, ModelSetup, Request, Revised, Revision, StopReason,
     Usage,
@@ -91,6 +91,8 @@ pub struct LocalModel {
     history: Vec<Message>,
     held: usize,
     search: Option<(u64, Search)>,
+    /// Of models that share the engine and work at the same task.
+    claims: Option<Arc<Claims>>,
     tools: Vec<ToolSpec>,
     /// Names the vocabulary: tokens of another are not ours.
     vocabulary: String,
@@ -301,12 +303,17 @@ impl LocalModel {
         if self.prefill(&asked, revision.cancel, on_event)?.1.is_none() {
             return Ok(false);
         }
-        let temperature = revision.sampling.temperature.unwrap_or(self.sampling.temperature);
+        // Searches that share the versions differ without luck: the likeliest come first.
+        let temperature = match &self.claims {
+            Some(_) => 0.0,
+            None => revision.sampling.temperature.unwrap_or(self.sampling.temperature),
+        };
         let mut means = Means {
             engine: self.engine.as_mut(),
             sequence: &mut self.sequence,
             tokenizer: &self.tokenizer,
             drafts: self.decoding.drafts,
+            claims: self.claims.clone(),
             cancel: revision.cancel,
         };
         let mut progress = |done: usize, total: usize| {
@@ -458,6 +465,7 @@ impl Model for LocalModel {
             sequence: &mut self.sequence,
             tokenizer: &self.tokenizer,
             drafts: self.decoding.drafts,
+            claims: self.claims.clone(),
             cancel: revision.cancel,
         };
         match search.next(&mut means, &mut revised.usage) {

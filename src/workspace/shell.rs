@@ -15,7 +15,7 @@ mod steady;
 
 pub use super::sandbox::{SandboxTier, Unavailable};
 pub use background::JobStatus;
-pub use steady::steady;
+pub use steady::{portable, steady};
 
 use super::sandbox::{self, layout, plan, reach, steering};
 use capture::Capture;

@@ -9,7 +9,7 @@ use qwright::engine::kernels::KernelSet;
 use qwright::engine::kv::KvType;
 use qwright::engine::{Engine, EngineOptions, Want};
 use qwright::model::local::{Decoding, LocalModel, LocalOptions};
-use qwright::model::{Model, ModelEvent, Request, Revision, Sampling};
+use qwright::model::{Model, ModelEvent, Request, Revised, Revision, Sampling};
 use qwright::tools::Registry;
 use qwright::workspace::Workspace;
 use std::sync::atomic::AtomicBool;
@@ -76,26 +76,59 @@ fn scores_are_those_of_the_logits() {
     }
 }
 
-fn real(threads: usize) -> LocalModel {
-    let options = LocalOptions {
+fn options(threads: usize) -> LocalOptions {
+    LocalOptions {
         engine: EngineOptions { threads, kernels: KernelSet::best(), ..Default::default() },
         kv: KvType::F16,
         context: Some(4096),
         ..LocalOptions::default()
+    }
+}
+
+fn real(threads: usize) -> LocalModel {
+    LocalModel::load(&model_path(), &options(threads), &AtomicBool::new(false), &mut |_, _| {}).unwrap()
+}
+
+/// A file with a fault, and what shows it.
+struct Faulty {
+    path: &'static str,
+    language: &'static str,
+    text: &'static str,
+    shown: &'static str,
+}
+
+const AREA: Faulty = Faulty {
+    path: "src/area.rs",
+    language: "rust",
+    text: "/// Area of a rectangle.\npub fn area(width: u32, height: u32) -> u32 {\n    width + height\n}\n",
+    shown: "area(2, 4) gives 6.",
+};
+
+fn history(file: &Faulty) -> [Message; 2] {
+    [
+        Message::new(Role::System, "You are a programmer."),
+        Message::new(Role::User, format!("{}:\n```\n{}```\n{}", file.path, file.text, file.shown)),
+    ]
+}
+
+fn next(model: &mut LocalModel, file: &Faulty) -> Revised {
+    let ask =
+        Message::new(Role::User, "Find the bug and fix it. Answer with the whole file in one code block.");
+    let revision = Revision {
+        messages: &history(file),
+        tools: &[],
+        ask: &ask,
+        text: file.text,
+        language: file.language,
+        until: file.text.len(),
+        sampling: Sampling { seed: 5, ..Sampling::default() },
+        cancel: &AtomicBool::new(false),
     };
-    LocalModel::load(&model_path(), &options, &AtomicBool::new(false), &mut |_, _| {}).unwrap()
+    model.revise(revision, &mut |_: ModelEvent| {}).unwrap()
 }
 
 #[test]
 fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
-    const TEXT: &str =
-        "/// Area of a rectangle.\npub fn area(width: u32, height: u32) -> u32 {\n    width + height\n}\n";
-    let history = [
-        Message::new(Role::System, "You are a programmer."),
-        Message::new(Role::User, format!("src/area.rs:\n```\n{TEXT}```\narea(2, 4) gives 6.")),
-    ];
-    let ask =
-        Message::new(Role::User, "Find the bug and fix it. Answer with the whole file in one code block.");
     let never = AtomicBool::new(false);
     let mut found: Vec<Vec<String>> = Vec::new();
     for (threads, drafts) in [(2, true), (1, true), (2, false)] {
@@ -103,17 +136,7 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
         model.set_decoding(Decoding { masks: true, drafts });
         let (mut versions, mut guessed) = (Vec::new(), 0);
         for _ in 0..4 {
-            let revision = Revision {
-                messages: &history,
-                tools: &[],
-                ask: &ask,
-                text: TEXT,
-                language: "rust",
-                until: TEXT.len(),
-                sampling: Sampling { seed: 5, ..Sampling::default() },
-                cancel: &never,
-            };
-            let revised = model.revise(revision, &mut |_: ModelEvent| {}).unwrap();
+            let revised = next(&mut model, &AREA);
             guessed += revised.usage.drafted + revised.usage.rejected;
             versions.extend(revised.text);
         }
@@ -121,7 +144,7 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
         assert!(versions.iter().any(|version| version.contains("width * height")), "{versions:#?}");
         let distinct: std::collections::HashSet<&String> = versions.iter().collect();
         assert_eq!(distinct.len(), versions.len(), "no version comes twice");
-        assert!(versions.iter().all(|version| version != TEXT));
+        assert!(versions.iter().all(|version| version != AREA.text));
         found.push(versions);
         let answer = |model: &mut LocalModel, messages: &[Message]| {
             let request = Request {
@@ -137,7 +160,7 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
             };
             model.generate(request, &mut |_| {}).unwrap()
         };
-        let mut longer = history.to_vec();
+        let mut longer = history(&AREA).to_vec();
         longer.push(Message::new(Role::Assistant, "It is mended."));
         longer.push(Message::new(Role::User, "What was it?"));
         let after = answer(&mut model, &longer);
@@ -149,31 +172,36 @@ fn the_real_model_finds_a_wrong_operator_and_the_history_is_not_disturbed() {
     assert_eq!(found[0], found[2], "the same versions without drafts");
 }
 
+/// Attempts at one task go through the versions together: none twice, the likeliest first, the scores worked out once.
+#[test]
+fn searches_of_models_that_share_an_engine_share_the_versions() {
+    let never = AtomicBool::new(false);
+    let mut several =
+        LocalModel::load_several(&model_path(), &options(2), 3, &never, &mut |_, _| {}).unwrap();
+    let mut versions = Vec::new();
+    for round in 0..3 {
+        for model in &mut several {
+            let revised = next(model, &AREA);
+            assert!(round > 0 || versions.is_empty() || revised.usage.repeated == 0, "{:?}", revised.usage);
+            versions.push(revised.text.expect("there are more versions"));
+        }
+    }
+    let distinct: std::collections::HashSet<&String> = versions.iter().collect();
+    assert_eq!(distinct.len(), versions.len(), "no version comes twice: {versions:#?}");
+    assert!(versions[..4].iter().any(|version| version.contains("width * height")), "{versions:#?}");
+}
+
 #[test]
 fn the_real_model_finds_statements_in_the_wrong_order() {
-    const TEXT: &str = "def digit(n):\n    if n >= 5:\n        return 'V' + 'I' * (n - 5)\n    if n == 9:\n        return 'IX'\n    return 'I' * n\n";
-    const SWAPPED: &str = "def digit(n):\n    if n == 9:\n        return 'IX'\n    if n >= 5:\n        return 'V' + 'I' * (n - 5)\n    return 'I' * n\n";
-    let history = [
-        Message::new(Role::System, "You are a programmer."),
-        Message::new(Role::User, format!("digit.py:\n```\n{TEXT}```\ndigit(9) gives VIIII.")),
-    ];
-    let ask =
-        Message::new(Role::User, "Find the bug and fix it. Answer with the whole file in one code block.");
-    let never = AtomicBool::new(false);
-    let mut model = real(2);
-    let mut next = || {
-        let revision = Revision {
-            messages: &history,
-            tools: &[],
-            ask: &ask,
-            text: TEXT,
-            language: "python",
-            until: TEXT.len(),
-            sampling: Sampling { seed: 5, ..Sampling::default() },
-            cancel: &never,
-        };
-        model.revise(revision, &mut |_: ModelEvent| {}).unwrap().text
+    const DIGIT: Faulty = Faulty {
+        path: "digit.py",
+        language: "python",
+        text: "def digit(n):\n    if n >= 5:\n        return 'V' + 'I' * (n - 5)\n    if n == 9:\n        return 'IX'\n    return 'I' * n\n",
+        shown: "digit(9) gives VIIII.",
     };
+    const SWAPPED: &str = "def digit(n):\n    if n == 9:\n        return 'IX'\n    if n >= 5:\n        return 'V' + 'I' * (n - 5)\n    return 'I' * n\n";
+    let mut model = real(2);
+    let mut next = || next(&mut model, &DIGIT).text;
     let versions: Vec<String> = (0..16).map_while(|_| next()).collect();
     assert!(versions.iter().any(|version| version == SWAPPED), "{versions:#?}");
 }

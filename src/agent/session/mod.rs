@@ -306,6 +306,7 @@ impl Session {
             can_ask: self.options.can_ask,
             first_call: self.talk.calls,
             files: if is_small(self.model.info()) { self.workspace.files(FILES) } else { Vec::new() }.into(),
+            root: self.workspace.root().to_path_buf(),
         };
         let mut turn = Turn::new(text, self.specs.clone(), rules);
         let mut messages = match is_first {

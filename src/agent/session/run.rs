@@ -8,7 +8,7 @@ use crate::agent::prompts::exec_text;
 use crate::agent::protocol::{Access, Attachment, Denial, Event, TurnOutcome};
 use crate::agent::turn::{Spent, Turn};
 use crate::chat::ToolCall;
-use crate::workspace::shell::steady;
+use crate::workspace::shell::portable;
 use std::time::{Duration, Instant};
 
 /// What the requests of this process came to so far.
@@ -53,7 +53,8 @@ impl Session {
                     continue;
                 }
                 Attachment::FailedCheck { command, output } => {
-                    let output = fit(&steady(output.trim_end()), self.tool_room(), &count);
+                    let output = portable(output.trim_end(), self.workspace.root());
+                    let output = fit(&output, self.tool_room(), &count);
                     exec_text("check_failed", &[("command", &command), ("output", &output)])
                 }
                 Attachment::Input { text } => exec_text("input", &[("text", text.trim_end_matches('\n'))]),

@@ -6,7 +6,7 @@ use crate::agent::approval::Verdict;
 use crate::agent::prompts::note;
 use crate::agent::protocol::{Access, Denial, Ending, Event};
 use crate::chat::{Message, Role, ToolCall, ToolSpec};
-use crate::workspace::shell::steady;
+use crate::workspace::shell::portable;
 
 impl Turn {
     pub(super) fn judged(
@@ -103,8 +103,10 @@ impl Turn {
                 }
                 let text = match text.is_empty() {
                     true => note("empty_output", &[]),
-                    // How long a check took and where things lay would make every run another conversation.
-                    false if access == Access::Execute && self.own && self.wish.leads() => steady(&text),
+                    // How long a check took and where it ran would make every run another conversation.
+                    false if access == Access::Execute && self.own && self.wish.leads() => {
+                        portable(&text, &self.rules.root)
+                    }
                     false => text,
                 };
                 self.result(call, text, false, effects)

@@ -4,6 +4,7 @@ use crate::agent::approval::Verdict;
 use crate::agent::protocol::{Access, Change, Decision, Event, TurnOutcome, Usage};
 use crate::chat::{Message, ToolCall};
 use crate::model::{Generated, ModelError};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Rules {
     pub first_call: u64,
     /// The files of the workspace; only a small model's turn looks at them.
     pub files: Arc<[String]>,
+    /// Where it lies.
+    pub root: PathBuf,
 }
 
 /// What requests took of the budgets.

@@ -3,7 +3,7 @@
 //! it names or the lines that a search finds; one file that is to change is written anew, and the turn makes the edit of
 //! it. Every step is judged, run and told like a call of the model's own. `fixtures/asks` shows what it comes to.
 
-use super::{EDIT, Effect, Must, Repair, SEARCH, SHELL, State, Turn, WRITE};
+use super::{EDIT, Effect, LIST, Must, Repair, SEARCH, SHELL, State, Turn, WRITE};
 use crate::agent::nudge::{Kind, Nudge};
 use crate::agent::prompts::note;
 use crate::agent::protocol::{Ending, Usage};
@@ -53,7 +53,7 @@ impl Turn {
     pub(super) fn asked_for_words(&self) -> String {
         match () {
             () if self.changed => note("answer_what_changed", &[]),
-            () if self.wish.runs => note("answer_from_output", &[]),
+            () if self.wish.runs || self.wish.lists => note("answer_from_output", &[]),
             () if !self.named.is_empty() => {
                 note("answer_from_files", &[("files", &self.named.join(" and "))])
             }
@@ -76,6 +76,10 @@ impl Turn {
     /// it gets the lines where the words of the question meet.
     pub(super) fn first_search(&self) -> Option<ToolCall> {
         let asked = self.rules.small && self.wish.kind == Kind::Question && self.named.is_empty();
+        if asked && self.wish.lists && self.offers(LIST) {
+            let path = self.directory.iter().map(|path| ("path".to_string(), path.clone().into()));
+            return Some(ToolCall { name: LIST.into(), arguments: path.collect() });
+        }
         let pattern = self.wish.subject.as_ref().or(self.wish.words.as_ref());
         let pattern = pattern.filter(|_| asked && self.offers(SEARCH))?;
         Some(search(pattern))

@@ -10,8 +10,10 @@ use crate::engine::recall::Snapshots;
 use crate::engine::shared::SharedEngine;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{EngineOptions, TokenId};
+use crate::model::revise::Claims;
 use crate::model::{ModelError, ModelInfo};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn open(path: &Path, options: &LocalOptions) -> Result<Box<dyn Backend>, ModelError> {
@@ -49,9 +51,15 @@ impl LocalModel {
         let engines = SharedEngine::several(open(path, options)?, path, n).map_err(broken)?;
         // What was read once, and is kept on disk, is so for all.
         let others = LocalOptions { snapshots: None, ..options.clone() };
-        let one = |(i, engine): (usize, SharedEngine)| match i {
-            0 => Self::with(Box::new(engine), path, options, &mut |gguf| read_once(gguf, cancel, progress)),
-            _ => Self::with(Box::new(engine), path, &others, &mut |_| {}),
+        let claims = Arc::new(Claims::default());
+        let one = |(i, engine): (usize, SharedEngine)| {
+            let mut read = |gguf: &Gguf| read_once(gguf, cancel, progress);
+            let mut model = match i {
+                0 => Self::with(Box::new(engine), path, options, &mut read)?,
+                _ => Self::with(Box::new(engine), path, &others, &mut |_| {})?,
+            };
+            model.claims = Some(claims.clone());
+            Ok(model)
         };
         engines.into_iter().enumerate().map(one).collect()
     }
@@ -108,6 +116,7 @@ impl LocalModel {
             history: Vec::new(),
             held: 0,
             search: None,
+            claims: None,
             tools: Vec::new(),
             vocabulary,
             notes,

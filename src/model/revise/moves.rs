@@ -2,7 +2,7 @@
 //! and a model that writes on token by token seldom comes to it, for it would have to leave out later what it wrote
 //! first. Any language that is indented; where the guess is wrong the version is one that does not compile.
 
-use super::{is_comment, is_head};
+use super::text::{is_comment, is_head};
 use std::ops::Range;
 
 /// Lines of both statements.

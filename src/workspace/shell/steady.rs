@@ -2,6 +2,7 @@
 //! in memory, the numbers of processes and threads. Values of the program's own ("expected 90s, got 60s") stay. Pure.
 
 use std::iter::Peekable;
+use std::path::Path;
 use std::str::Chars;
 
 /// Units of time that follow a number, and what stands before one that is how long something took.
@@ -12,8 +13,25 @@ const BEFORE: &[&str] = &["duration_ms ", "duration_ms: ", "pid ", "pid: ", "pid
 /// Digits of an address, with its `0x`.
 const ADDRESS: usize = 10;
 
-/// `text` with a `#` for each such number.
+/// `text` as it would be anywhere: steady, and files of the directory `root` named from there.
+pub fn portable(text: &str, root: &Path) -> String {
+    let root = root.to_string_lossy();
+    match root.trim_end_matches('/') {
+        "" => steady(text),
+        root => steady(&text.replace(&format!("{root}/"), "")),
+    }
+}
+
+/// `text` with a `#` for each such number, and results of tests that ran at the same time in one order.
 pub fn steady(text: &str) -> String {
+    let text = without_numbers(text);
+    let is_result = |line: &str| line.starts_with("test ") && line.contains(" ... ");
+    let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+    lines.chunk_by_mut(|a, b| is_result(a) && is_result(b)).for_each(<[_]>::sort);
+    lines.concat()
+}
+
+fn without_numbers(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -61,7 +79,15 @@ fn is_time(chars: Peekable<Chars<'_>>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::steady;
+    use super::*;
+
+    #[test]
+    fn files_are_named_from_the_directory() {
+        let text = "  File \"/home/me/p/test_a.py\", line 7\nin /home/me/p and /home/me/other/b.py";
+        let expected = "  File \"test_a.py\", line 7\nin /home/me/p and /home/me/other/b.py";
+        assert_eq!(portable(text, Path::new("/home/me/p")), expected);
+        assert_eq!(portable("/a/b 0.1", Path::new("/")), "/a/b 0.1");
+    }
 
     #[test]
     fn what_differs_from_run_to_run_is_left_out() {
@@ -79,6 +105,13 @@ mod tests {
         ] {
             assert_eq!(steady(text), expected);
         }
+    }
+
+    #[test]
+    fn results_of_tests_stand_in_one_order() {
+        let text = "running 3 tests\ntest b ... ok\ntest a ... FAILED\ntest c ... ok\n\ntest b\ntest a\n";
+        let expected = "running 3 tests\ntest a ... FAILED\ntest b ... ok\ntest c ... ok\n\ntest b\ntest a\n";
+        assert_eq!(steady(text), expected);
     }
 
     #[test]
