@@ -320,6 +320,17 @@ pub fn run(
         prepared.workspace = open(copy.root())?;
         patching = Some(copy);
     }
+    let first = match &args.until {
+        Some(command) => {
+            let (workspace, shell) = (&prepared.workspace, &prepared.shell);
+            let first = exec_until::first(command, args, workspace, shell, prepared.time_left(), &cancel)?;
+            if let Some(patching) = &mut patching {
+                patching.checked();
+            }
+            Some(first)
+        }
+        None => None,
+    };
     let mut finishing = |result: &mut ExecResult| {
         if let Some(patching) = &mut patching {
             patching.finish(result);
@@ -328,17 +339,15 @@ pub fn run(
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
     let mut shown = prepared.shown(args);
     let mut streams = Streams { out: &mut out, err: &mut err };
-    if let Some(command) = &args.until {
-        let (workspace, shell) = (&prepared.workspace, &prepared.shell);
-        match exec_until::first(command, args, workspace, shell, prepared.time_left(), &cancel)? {
-            First::Passes(mut result) => {
-                finishing(&mut result);
-                return Ok(headless::report(*result, &shown, &mut streams));
-            }
-            First::Fails { until, attachment } => {
-                shown.until = Some(until);
-                shown.attachments.push(attachment);
-            }
+    match first {
+        None => {}
+        Some(First::Passes(mut result)) => {
+            finishing(&mut result);
+            return Ok(headless::report(*result, &shown, &mut streams));
+        }
+        Some(First::Fails { until, attachment }) => {
+            shown.until = Some(until);
+            shown.attachments.push(attachment);
         }
     }
     let protected = shown.until.as_ref().map(|until| until.protected.clone()).unwrap_or_default();

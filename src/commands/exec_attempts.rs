@@ -49,9 +49,12 @@ pub(super) fn run(
     let mut copies = vec![private_copy(original, config, cancel)?];
     let first = open(copies[0].root())?;
     let command = args.until.as_deref().unwrap_or_default();
-    match exec_until::first(command, args, &first, &prepared.shell, prepared.time_left(), cancel)? {
+    let first = exec_until::first(command, args, &first, &prepared.shell, prepared.time_left(), cancel)?;
+    let by_check = copies[0].new_paths();
+    match first {
         First::Passes(mut result) => {
             if let Some(file) = &args.patch {
+                copies[0].leave_out(by_check);
                 patch(file, &copies[0], &mut result)
                     .map_err(|(message, hint)| Failure::new(exit::TASK_FAILED, message).hint(hint))?;
             }
@@ -65,6 +68,7 @@ pub(super) fn run(
     while copies.len() < n {
         copies.push(private_copy(original, config, cancel)?);
     }
+    copies.iter_mut().for_each(|copy| copy.leave_out(by_check.clone()));
     let protected = shown.until.as_ref().map(|until| until.protected.clone()).unwrap_or_default();
     let mut tries = Vec::new();
     for ((number, copy), model) in (1..).zip(&copies).zip(models(config, n)?) {

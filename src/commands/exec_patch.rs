@@ -31,6 +31,12 @@ impl Patching {
         self.copy.root()
     }
 
+    /// After a check, and before the work: what it left behind is none of the work's.
+    pub fn checked(&mut self) {
+        let left = self.copy.new_paths();
+        self.copy.leave_out(left);
+    }
+
     /// Writes the patch, whatever the ending. Where that fails the work is not thrown away: the copy stays.
     pub fn finish(&mut self, result: &mut ExecResult) {
         let (message, hint) = match write(&self.file, &self.copy) {

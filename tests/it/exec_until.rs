@@ -301,6 +301,28 @@ fn an_attempt_that_passes_can_be_a_patch() {
 }
 
 #[test]
+fn what_a_check_leaves_behind_is_no_change_of_an_attempt() {
+    let right = || vec![edit("greet.sh", "helo", "hello"), json!("It says hello.")];
+    let project = project();
+    let check = format!(
+        "mkdir -p built/deep && printf 'x\\000y' > built/deep/x && date > seen\n{}",
+        text(&project, "check.sh")
+    );
+    std::fs::write(project.files.path().join("check.sh"), check).unwrap();
+    let file = project.home.path().join("work.patch");
+    let output =
+        attempts(&project, &[right(), right()], &["--attempts", "2", "--patch", file.to_str().unwrap()]);
+    assert_code(&output, 0);
+    assert_eq!(object(&output)["patch"]["files_changed"], 1);
+    assert_code(&attempts(&project, &[right(), right()], &["--attempts", "2"]), 0);
+    assert_eq!(text(&project, "greet.sh"), "echo hello\n");
+    for left in ["built", "seen"] {
+        assert!(!project.files.path().join(left).exists(), "{left}");
+    }
+    assert_eq!(copies(&project), 0);
+}
+
+#[test]
 fn attempts_that_cannot_be_are_refused() {
     let project = project();
     for (arguments, told) in [

@@ -53,6 +53,16 @@ impl PrivateCopy {
         &self.root
     }
 
+    /// What is new in it, a directory that is new as a whole: after a check alone ran, what that leaves behind.
+    pub fn new_paths(&self) -> Vec<PathBuf> {
+        self.snapshots.new_paths()
+    }
+
+    /// Makes `paths` no part of what changed here: a check that builds leaves them behind wherever it runs.
+    pub fn leave_out(&mut self, paths: Vec<PathBuf>) {
+        self.snapshots.leave_out(paths);
+    }
+
     /// What changed since the copy was made, and in how many files. Paths are those of the work tree. Files that the
     /// repository ignores are left out.
     pub fn patch(&self) -> Result<(Vec<u8>, usize), WorkspaceError> {

@@ -25,6 +25,8 @@ pub struct Snapshots {
     before: BTreeMap<PathBuf, Entry>,
     /// Files that were there and ignored: a change of the rules makes them no new ones.
     ignored: HashSet<PathBuf>,
+    /// Files, and directories with all in them, that are none of the work's.
+    left_out: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy)]
@@ -49,7 +51,8 @@ impl Snapshots {
             // Without it all files are stored here: slower, no less right.
             let _ = store.odb().and_then(|odb| odb.add_disk_alternate(objects));
         }
-        let mut snapshots = Self { top, store, before: BTreeMap::new(), ignored: HashSet::new() };
+        let mut snapshots =
+            Self { top, store, before: BTreeMap::new(), ignored: HashSet::new(), left_out: Vec::new() };
         let mut wanted = snapshots.not_ignored();
         wanted.extend(snapshots.tracked());
         let (wanted, ignored): (Vec<PathBuf>, Vec<PathBuf>) =
@@ -60,8 +63,8 @@ impl Snapshots {
     }
 
     pub fn patch(&self) -> Result<(Vec<u8>, usize), WorkspaceError> {
-        let new = self.not_ignored().into_iter().filter(|path| !self.ignored.contains(path));
-        let wanted: HashSet<PathBuf> = new.chain(self.before.keys().cloned()).collect();
+        let new = self.new_files();
+        let wanted: HashSet<PathBuf> = new.into_iter().chain(self.before.keys().cloned()).collect();
         let after = self.take_in(&wanted.into_iter().collect::<Vec<_>>())?;
         let trees = [self.tree(&self.before)?, self.tree(&after)?];
         let [before, after] = trees.map(|id| self.store.find_tree(id));
@@ -84,6 +87,31 @@ impl Snapshots {
             files.extend(delta.new_file().path().map(Path::to_path_buf));
         }
         Ok((patch, files.len()))
+    }
+
+    /// What is new now, a directory that is new as a whole; paths are those of the tree.
+    pub fn new_paths(&self) -> Vec<PathBuf> {
+        let old: HashSet<&Path> =
+            self.before.keys().chain(&self.ignored).flat_map(|path| path.ancestors()).collect();
+        let outermost = |path: PathBuf| {
+            let within = path.ancestors().take_while(|above| !old.contains(above) && *above != Path::new(""));
+            within.last().map(Path::to_path_buf)
+        };
+        let new: HashSet<PathBuf> = self.new_files().into_iter().filter_map(outermost).collect();
+        new.into_iter().collect()
+    }
+
+    /// Leaves `paths` out of every patch from here on.
+    pub fn leave_out(&mut self, paths: Vec<PathBuf>) {
+        self.left_out.extend(paths);
+    }
+
+    fn new_files(&self) -> Vec<PathBuf> {
+        let is_new = |path: &PathBuf| {
+            let left_out = self.left_out.iter().any(|other| path.starts_with(other));
+            !left_out && !self.ignored.contains(path) && !self.before.contains_key(path)
+        };
+        self.not_ignored().into_iter().filter(is_new).collect()
     }
 
     /// Every file and link that the ignore rules of the tree itself leave in.

@@ -18,8 +18,22 @@ pub fn portable(text: &str, root: &Path) -> String {
     let root = root.to_string_lossy();
     match root.trim_end_matches('/') {
         "" => steady(text),
-        root => steady(&text.replace(&format!("{root}/"), "")),
+        root => steady(&named_from(&text.replace(&format!("{root}/"), ""), root)),
     }
+}
+
+/// `.` for the directory itself, where that is all that is named.
+fn named_from(text: &str, root: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(root) {
+        let goes_on = after.starts_with(|c: char| c.is_alphanumeric() || "_-.".contains(c));
+        let within = before.ends_with(|c: char| c.is_alphanumeric() || "_-./".contains(c));
+        out.push_str(before);
+        out.push_str(if goes_on || within { root } else { "." });
+        rest = after;
+    }
+    out + rest
 }
 
 /// `text` with a `#` for each such number, and results of tests that ran at the same time in one order.
@@ -83,8 +97,8 @@ mod tests {
 
     #[test]
     fn files_are_named_from_the_directory() {
-        let text = "  File \"/home/me/p/test_a.py\", line 7\nin /home/me/p and /home/me/other/b.py";
-        let expected = "  File \"test_a.py\", line 7\nin /home/me/p and /home/me/other/b.py";
+        let text = "  File \"/home/me/p/test_a.py\", line 7\nin (/home/me/p) and /home/me/p2/b.py";
+        let expected = "  File \"test_a.py\", line 7\nin (.) and /home/me/p2/b.py";
         assert_eq!(portable(text, Path::new("/home/me/p")), expected);
         assert_eq!(portable("/a/b 0.1", Path::new("/")), "/a/b 0.1");
     }
