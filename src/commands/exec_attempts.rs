@@ -2,7 +2,7 @@
 //! its own. The first that passes is kept, the others are stopped and dropped. That their models share one engine is
 //! `engine::shared`'s affair; what a session does, and how its rounds go, is as without attempts.
 
-use super::exec::{ExecArgs, Prepared, await_end, interrupted, open, shell};
+use super::exec::{ExecArgs, Prepared, await_end, interrupted, open, shell_settings};
 use super::exec_patch::{private_copy, writable, write};
 use super::exec_until::{self, First};
 use super::{Failure, exit};
@@ -12,6 +12,7 @@ use crate::chat::escape::escape_line;
 use crate::config::Config;
 use crate::headless::{self, AttemptReport, ExecResult, OutputFormat, PatchReport, Streams};
 use crate::model::Model;
+use crate::workspace::shell::{Shell, ShellSettings};
 use crate::workspace::{PrivateCopy, Workspace, WorkspaceError};
 use std::io::Write;
 use std::path::Path;
@@ -168,7 +169,9 @@ fn all(
 impl Try {
     fn run(self, prepared: &Prepared, told: &headless::Options, stop: &AtomicBool, ended: &Sender<Ended>) {
         let Self { number, seed, model, workspace, options } = self;
-        let shell = shell(&prepared.config, prepared.state.as_deref());
+        // Others decode while this one's command runs.
+        let settings = shell_settings(&prepared.config, prepared.state.as_deref());
+        let shell = Shell::with(ShellSettings { stand_back: true, ..settings });
         let (ops, events) = Session::start(model, workspace, shell, options);
         let mut out = std::io::sink();
         let mut err = Tagged { number, said: prepared.shell.status_line(), line: Vec::new() };

@@ -14,7 +14,7 @@ pub use decode::{DecodeStats, Decoding, Difference, Replayed};
 pub use load::read_once;
 
 use super::grammar::{Grammar, Vocabulary};
-use super::revise::{Claims, Means, SLACK, Search};
+use super::revise::{Means, SLACK, Search, Shared, lock};
 use super::{
     Generated, Model, ModelError, ModelEvent, ModelInfo, ModelSetup, Request, Revised, Revision, StopReason,
     Usage,
@@ -27,8 +27,8 @@ use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{EngineError, EngineOptions, Sequence, TokenId, Want};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// How to load a model file.
 #[derive(Debug, Clone)]
@@ -90,9 +90,9 @@ pub struct LocalModel {
     /// The messages and tools whose tokens `sequence` holds, and how many they are: a revision may stand behind them.
     history: Vec<Message>,
     held: usize,
-    search: Option<(u64, Search)>,
-    /// Of models that share the engine and work at the same task.
-    claims: Option<Arc<Claims>>,
+    search: Option<(u64, Arc<Mutex<Search>>)>,
+    /// Those of models that share the engine and work at the same task.
+    searches: Option<Arc<Shared>>,
     tools: Vec<ToolSpec>,
     /// Names the vocabulary: tokens of another are not ours.
     vocabulary: String,
@@ -303,8 +303,8 @@ impl LocalModel {
         if self.prefill(&asked, revision.cancel, on_event)?.1.is_none() {
             return Ok(false);
         }
-        // Searches that share the versions differ without luck: the likeliest come first.
-        let temperature = match &self.claims {
+        // Who shares one has no need of luck to try something else than the others.
+        let temperature = match &self.searches {
             Some(_) => 0.0,
             None => revision.sampling.temperature.unwrap_or(self.sampling.temperature),
         };
@@ -313,14 +313,20 @@ impl LocalModel {
             sequence: &mut self.sequence,
             tokenizer: &self.tokenizer,
             drafts: self.decoding.drafts,
-            claims: self.claims.clone(),
             cancel: revision.cancel,
         };
         let mut progress = |done: usize, total: usize| {
             on_event(ModelEvent::Progress { phase: "read", done: done as u64, total: total as u64 });
         };
         let drawn = (revision.sampling.seed, temperature);
-        match Search::start(revision.text, "```", revision.until, drawn, &mut means, &mut progress) {
+        let mut start = |means: &mut Means<'_>| {
+            Search::start(revision.text, "```", revision.until, drawn, means, &mut progress)
+        };
+        let search = match &self.searches {
+            Some(searches) => searches.search(revision.text, &mut means, start),
+            None => start(&mut means).map(|search| search.map(|search| Arc::new(Mutex::new(search)))),
+        };
+        match search {
             Ok(search) => self.search = search.map(|search| (key, search)),
             Err(EngineError::Cancelled) => {}
             Err(error) => return Err(broken(error)),
@@ -451,7 +457,7 @@ impl Model for LocalModel {
             && self
                 .search
                 .as_ref()
-                .is_some_and(|(of, search)| *of == key && search.len() == self.sequence.tokens().len());
+                .is_some_and(|(of, search)| *of == key && lock(search).len() == self.sequence.tokens().len());
         if goes_on {
             revised.usage.prompt = self.sequence.tokens().len();
             revised.usage.cached = revised.usage.prompt;
@@ -465,10 +471,9 @@ impl Model for LocalModel {
             sequence: &mut self.sequence,
             tokenizer: &self.tokenizer,
             drafts: self.decoding.drafts,
-            claims: self.claims.clone(),
             cancel: revision.cancel,
         };
-        match search.next(&mut means, &mut revised.usage) {
+        match lock(search).next(&mut means, &mut revised.usage) {
             Ok(text) => revised.text = text,
             Err(EngineError::Cancelled) => revised.cancelled = true,
             Err(error) => return Err(broken(error)),

@@ -5,20 +5,19 @@
 //! is the draft. Two neighbouring statements in the other order (`moves`) are versions too, without a decode. Whether a
 //! version is any good is for the caller to find out: a test, say.
 
-mod claims;
 mod moves;
+mod shared;
 mod text;
 
-pub use claims::Claims;
+pub use shared::{Shared, lock};
 
 use crate::engine::backend::Backend;
 use crate::engine::sampler::uniform;
 use crate::engine::score::{Scored, likeliest};
 use crate::engine::tokenizer::Tokenizer;
-use crate::engine::{EngineError, Sequence, TokenId};
+use crate::engine::{EngineError, Sequence, TokenId, Want};
 use crate::model::Usage;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use text::{essence, is_comment, is_head, kinship, rejoin, tells};
 
@@ -77,8 +76,6 @@ struct Branch {
     charged: usize,
     /// The whole version, where the branch was followed to its end.
     done: Option<String>,
-    /// No other search follows it.
-    own: bool,
 }
 
 impl Eq for Branch {}
@@ -132,8 +129,6 @@ pub struct Means<'a> {
     pub tokenizer: &'a Tokenizer,
     /// The text is offered as what a version goes on with; the versions are the same without.
     pub drafts: bool,
-    /// Of searches in the same text that run beside this one.
-    pub claims: Option<Arc<Claims>>,
     pub cancel: &'a AtomicBool,
 }
 
@@ -159,14 +154,10 @@ impl Search {
         let mut tokens = vec![before];
         tokens.extend_from_slice(&body);
         let total = tokens.len();
-        let mut told = |done| progress(done, total);
-        let scored = match means.claims.clone() {
-            Some(claims) => claims.scored(&tokens, OTHERS, means, &mut told)?,
-            None => {
-                let (sequence, cancel) = (&mut *means.sequence, means.cancel);
-                Arc::new(means.engine.append_scored(sequence, &tokens, OTHERS, cancel, &mut told)?)
-            }
-        };
+        let scored =
+            means.engine.append_scored(means.sequence, &tokens, OTHERS, means.cancel, &mut |done| {
+                progress(done, total);
+            })?;
         let mut starts = Vec::with_capacity(body.len());
         let mut at = 0;
         for &id in &body {
@@ -210,6 +201,14 @@ impl Search {
         Ok(Some(search))
     }
 
+    /// Appends what `start` did to a sequence that held the same before.
+    fn join(&self, means: &mut Means<'_>) -> Result<(), EngineError> {
+        let Some(&before) = means.sequence.tokens().last() else { return Ok(()) };
+        means.sequence.truncate(self.base - 1);
+        let tokens = [&[before], &self.body[..]].concat();
+        means.engine.append(means.sequence, &tokens, Want::Nothing, means.cancel, &mut |_| {}).map(drop)
+    }
+
     /// Tokens in the sequence while no version is tried.
     pub fn len(&self) -> usize {
         self.base + self.body.len()
@@ -217,14 +216,10 @@ impl Search {
 
     /// The next version; what was decoded for it is added to `usage`. `None`: there are no more.
     pub fn next(&mut self, means: &mut Means<'_>, usage: &mut Usage) -> Result<Option<String>, EngineError> {
-        let claims = means.claims.clone();
-        let claims = claims.as_deref();
-        while let Some(mut best) = self.own(claims) {
+        while let Some(mut best) = self.pop() {
             if let Some(version) = best.done.take() {
                 let line = self.line(best.at);
-                let essence = essence(&version);
-                let nobodys = claims.is_none_or(|claims| claims.take((&self.text, &essence)));
-                if self.seen.insert(essence) && nobodys {
+                if self.seen.insert(essence(&version)) {
                     *self.came.entry(line).or_default() += 1;
                     self.given += 1;
                     return Ok(Some(version));
@@ -234,7 +229,7 @@ impl Search {
             let (mut batch, mut done) = (vec![best], Vec::new());
             let width = if self.wide { (NARROW + self.given).min(WIDE) } else { 1 };
             while batch.len() < width
-                && let Some(other) = self.own(claims)
+                && let Some(other) = self.pop()
             {
                 if other.done.is_some() { done.push(other) } else { batch.push(other) }
             }
@@ -242,18 +237,6 @@ impl Search {
             self.follow(batch, means, usage)?;
         }
         Ok(None)
-    }
-
-    /// The likeliest branch that no other search follows.
-    fn own(&mut self, claims: Option<&Claims>) -> Option<Branch> {
-        loop {
-            let mut branch = self.pop()?;
-            let what = || (&self.text, branch.at, &branch.path, branch.done.is_some());
-            if branch.own || claims.is_none_or(|claims| claims.take(what())) {
-                branch.own = true;
-                return Some(branch);
-            }
-        }
     }
 
     /// The likeliest branch, after versions of its line that came took from it.

@@ -10,7 +10,7 @@ use crate::engine::recall::Snapshots;
 use crate::engine::shared::SharedEngine;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{EngineOptions, TokenId};
-use crate::model::revise::Claims;
+use crate::model::revise::Shared;
 use crate::model::{ModelError, ModelInfo};
 use std::path::Path;
 use std::sync::Arc;
@@ -51,14 +51,14 @@ impl LocalModel {
         let engines = SharedEngine::several(open(path, options)?, path, n).map_err(broken)?;
         // What was read once, and is kept on disk, is so for all.
         let others = LocalOptions { snapshots: None, ..options.clone() };
-        let claims = Arc::new(Claims::default());
+        let searches = Arc::new(Shared::default());
         let one = |(i, engine): (usize, SharedEngine)| {
             let mut read = |gguf: &Gguf| read_once(gguf, cancel, progress);
             let mut model = match i {
                 0 => Self::with(Box::new(engine), path, options, &mut read)?,
                 _ => Self::with(Box::new(engine), path, &others, &mut |_| {})?,
             };
-            model.claims = Some(claims.clone());
+            model.searches = Some(searches.clone());
             Ok(model)
         };
         engines.into_iter().enumerate().map(one).collect()
@@ -116,7 +116,7 @@ impl LocalModel {
             history: Vec::new(),
             held: 0,
             search: None,
-            claims: None,
+            searches: None,
             tools: Vec::new(),
             vocabulary,
             notes,

@@ -33,6 +33,8 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Resident, of all processes together. (An address-space limit would break what reserves much and uses little.)
     pub memory_bytes: u64,
+    /// How far it stands back behind other processes: 0 to 19.
+    pub nice: i32,
 }
 
 impl Limits {
@@ -44,6 +46,7 @@ impl Limits {
             processes: 4096,
             file_bytes: 8 << 30,
             memory_bytes: (available_memory() / 4 * 3).max(1 << 30),
+            nice: 0,
         }
     }
 }
