@@ -40,9 +40,7 @@ impl Wish {
             words: None,
         };
         let stems = stems(request);
-        let speaks_of_files = words(request).any(|word| LISTED.contains(&word.as_str()));
-        let of_nothing_else = stems.iter().all(|stem| LISTING.contains(&stem.as_str()));
-        wish.lists = wish.kind == Kind::Question && speaks_of_files && of_nothing_else;
+        wish.lists = wish.kind == Kind::Question && lists(request);
         if !wish.lists {
             wish.subject = subject(&stems);
             wish.words = (!stems.is_empty()).then(|| format!("(?i){}", stems.join("|")));
@@ -64,10 +62,56 @@ impl Wish {
     }
 }
 
-/// What a request for a list of files speaks of, and the other words it is made of, in any form.
+/// What a request for a list of files speaks of, all the other words it is made of, and those that a place follows.
 const LISTED: &[&str] = &["files", "directory", "directories", "folder", "folders"];
-const LISTING: &[&str] =
-    &["list", "here", "directory", "directori", "folder", "current", "contain", "exist", "name", "workspac"];
+const LISTING: &[&str] = &[
+    "a",
+    "all",
+    "any",
+    "are",
+    "can",
+    "contain",
+    "contains",
+    "current",
+    "do",
+    "does",
+    "exist",
+    "give",
+    "has",
+    "have",
+    "here",
+    "i",
+    "is",
+    "it",
+    "list",
+    "me",
+    "name",
+    "names",
+    "please",
+    "project",
+    "repository",
+    "see",
+    "show",
+    "that",
+    "the",
+    "there",
+    "this",
+    "what",
+    "which",
+    "workspace",
+    "you",
+];
+const WHERE: &[&str] = &["in", "under", "of", "inside"];
+
+/// Whether what files there are is all that is asked for: there is no word that says anything else.
+fn lists(request: &str) -> bool {
+    let word = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+    let words: Vec<String> = request.split_whitespace().map(word).collect();
+    let speaks_of_files = words.iter().any(|word| LISTED.contains(&word.as_str()));
+    let is_place = |at: usize| at > 0 && WHERE.contains(&words[at - 1].as_str());
+    let known = |word: &str| [LISTED, LISTING, WHERE].iter().any(|list| list.contains(&word));
+    speaks_of_files && words.iter().enumerate().all(|(at, word)| known(word) || is_place(at))
+}
 
 /// Words of a request that are looked for, at most, and the least letters of one.
 const SUBJECT_WORDS: usize = 4;
@@ -444,12 +488,16 @@ mod tests {
             ("Which files are in this directory?", true),
             ("What files does the project have?", true),
             ("list all files in src", true),
+            ("list files in src/agent", true),
             ("Which files use the parser?", false),
+            ("Which files use the API?", false),
+            ("Which files have a bug?", false),
+            ("Explain how files work in this project", false),
+            ("What does this code do with the files?", false),
             ("List the functions here", false),
             ("Delete the files here", false),
         ] {
-            let wish = Wish::of(request);
-            assert_eq!((wish.lists, wish.lists && wish.words.is_some()), (lists, false), "{request}");
+            assert_eq!(Wish::of(request).lists, lists, "{request}");
         }
     }
 }

@@ -155,13 +155,18 @@ pub fn named_files(request: &str, files: &[String]) -> Vec<String> {
     named
 }
 
-/// The first directory of the workspace that the request names.
+/// The first directory of the workspace that the request names: by a path, or behind a word that says where.
 pub fn named_directory(request: &str, files: &[String]) -> Option<String> {
-    let is_there = |path: &&str| {
+    let words: Vec<&str> = paths(request).filter(|word| !word.is_empty()).collect();
+    let is_meant = |at: usize| {
+        words[at].contains('/') || at > 0 && ["in", "under", "of", "inside"].contains(&words[at - 1])
+    };
+    let path = |at: usize| words[at].trim_end_matches('/');
+    let is_there = |path: &str| {
         !path.is_empty()
             && files.iter().any(|file| file.strip_prefix(path).is_some_and(|f| f.starts_with('/')))
     };
-    paths(request).map(|path| path.trim_end_matches('/')).find(is_there).map(str::to_string)
+    (0..words.len()).find(|&at| is_meant(at) && is_there(path(at))).map(|at| path(at).to_string())
 }
 
 /// The words of `request` that may be paths.

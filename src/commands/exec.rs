@@ -376,15 +376,11 @@ pub(super) fn await_end(events: &Receiver<Event>) {
 
 /// What commands run in, by the settings.
 pub(super) fn shell(config: &Config, state: Option<&Path>) -> Shell {
-    Shell::with(shell_settings(config, state))
-}
-
-pub(super) fn shell_settings(config: &Config, state: Option<&Path>) -> ShellSettings {
-    ShellSettings {
+    Shell::with(ShellSettings {
         choice: sandbox_choice(config),
         hidden: state.map(Path::to_path_buf).into_iter().collect(),
         ..ShellSettings::default()
-    }
+    })
 }
 
 /// The script of an attempt, where the name of the file has a place for its number.

@@ -1,18 +1,19 @@
 //! `--attempts N`: N tries at making a command pass, at once, each a session of its own in a private copy with a seed of
 //! its own. The first that passes is kept, the others are stopped and dropped. That their models share one engine is
-//! `engine::shared`'s affair; what a session does, and how its rounds go, is as without attempts.
+//! `engine::shared`'s affair, and that they go through the versions of a file together `model::revise`'s; what a session
+//! does, and how its rounds go, is as without attempts. What the command leaves behind by itself is no change of theirs.
 
-use super::exec::{ExecArgs, Prepared, await_end, interrupted, open, shell_settings};
+use super::exec::{ExecArgs, Prepared, await_end, interrupted, open, shell};
 use super::exec_patch::{private_copy, writable, write};
 use super::exec_until::{self, First};
 use super::{Failure, exit};
+use crate::agent::conversation::changed_files;
 use crate::agent::protocol::{Ending, TurnOutcome};
 use crate::agent::{Session, SessionOptions};
 use crate::chat::escape::escape_line;
 use crate::config::Config;
 use crate::headless::{self, AttemptReport, ExecResult, OutputFormat, PatchReport, Streams};
 use crate::model::Model;
-use crate::workspace::shell::{Shell, ShellSettings};
 use crate::workspace::{PrivateCopy, Workspace, WorkspaceError};
 use std::io::Write;
 use std::path::Path;
@@ -169,9 +170,7 @@ fn all(
 impl Try {
     fn run(self, prepared: &Prepared, told: &headless::Options, stop: &AtomicBool, ended: &Sender<Ended>) {
         let Self { number, seed, model, workspace, options } = self;
-        // Others decode while this one's command runs.
-        let settings = shell_settings(&prepared.config, prepared.state.as_deref());
-        let shell = Shell::with(ShellSettings { stand_back: true, ..settings });
+        let shell = shell(&prepared.config, prepared.state.as_deref());
         let (ops, events) = Session::start(model, workspace, shell, options);
         let mut out = std::io::sink();
         let mut err = Tagged { number, said: prepared.shell.status_line(), line: Vec::new() };
@@ -283,6 +282,7 @@ fn settle(
         return result;
     }
     let copy = &mut copies[report.number - 1];
+    copy.keep(&changed_files(&own.diff));
     let landed = match &args.patch {
         Some(file) => patch(file, copy, &mut result),
         None => land(copy, original),

@@ -1,6 +1,7 @@
 //! `--patch FILE`: the work is done in a private copy, and what came of it is a file.
 
 use super::{Failure, exit};
+use crate::agent::conversation::changed_files;
 use crate::agent::protocol::{Ending, TurnOutcome};
 use crate::config::Config;
 use crate::headless::{ExecResult, PatchReport};
@@ -39,6 +40,9 @@ impl Patching {
 
     /// Writes the patch, whatever the ending. Where that fails the work is not thrown away: the copy stays.
     pub fn finish(&mut self, result: &mut ExecResult) {
+        if let Some(outcome) = &result.outcome {
+            self.copy.keep(&changed_files(&outcome.diff));
+        }
         let (message, hint) = match write(&self.file, &self.copy) {
             Ok(files_changed) => {
                 let file = self.file.display().to_string();

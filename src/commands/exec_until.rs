@@ -8,6 +8,7 @@ use crate::headless::{ExecResult, Until, UntilReport};
 use crate::workspace::Workspace;
 use crate::workspace::shell::Shell;
 use crate::workspace::shell::policy::words;
+use crate::workspace::shell::portable;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub fn first(
                 max_rounds: args.max_rounds.unwrap_or(MAX_ROUNDS).max(1),
                 protected,
             };
+            // It may go to attempts that work elsewhere.
+            let output = portable(&output, workspace.root());
             let attachment = Attachment::FailedCheck { command: command.into(), output };
             Ok(First::Fails { until, attachment })
         }

@@ -228,7 +228,7 @@ impl LocalModel {
         }
         let (kept, mut new, repeated) = self.hold(plan);
         new.extend(&opened);
-        self.search = None;
+        self.end_search();
         let notes = self.notes.drain(..).chain(self.engine.complaints());
         notes.for_each(|note| on_event(ModelEvent::Note(note)));
         // Until the answer is whole the sequence belongs to no history that can be continued.
@@ -268,6 +268,14 @@ impl LocalModel {
         (usage.drafted, usage.rejected) = (self.stats.drafted, self.stats.rejected);
     }
 
+    /// Nobody goes on with the search, unless others do.
+    fn end_search(&mut self) {
+        // One is ours and one the table's.
+        if let Some((_, search)) = self.search.take().filter(|(_, search)| Arc::strong_count(search) <= 2) {
+            lock(&search).let_go();
+        }
+    }
+
     /// Brings the sequence to `revision`'s text, scored, and starts the search; false if it was cancelled or the text
     /// is none to search in.
     fn start_search(
@@ -291,7 +299,7 @@ impl LocalModel {
         usage.cached = kept;
         usage.prefilled = usage.prompt - kept;
         usage.repeated = repeated;
-        self.search = None;
+        self.end_search();
         self.history.clear();
         self.held = kept;
         if self.prefill(&new, revision.cancel, on_event)?.1.is_none() {

@@ -209,6 +209,11 @@ impl Search {
         means.engine.append(means.sequence, &tokens, Want::Nothing, means.cancel, &mut |_| {}).map(drop)
     }
 
+    /// Lets go of memory; what was followed is read again where it goes on.
+    pub fn let_go(&mut self) {
+        self.open.clear();
+    }
+
     /// Tokens in the sequence while no version is tried.
     pub fn len(&self) -> usize {
         self.base + self.body.len()

@@ -30,9 +30,6 @@ use std::time::Duration;
 /// How long a command may run unless it asks for another time.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The nice value of commands that stand back.
-const STANDS_BACK: i32 = 10;
-
 /// Which sandbox the user asked for.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize,
@@ -64,8 +61,6 @@ pub struct ShellSettings {
     pub hidden: Vec<PathBuf>,
     /// Bytes of output kept in memory: half for the head, half for the tail. 0: the built-in 64 KiB.
     pub keep_bytes: usize,
-    /// Commands stand back behind what else runs: a model that writes meanwhile, whose threads wait for one another.
-    pub stand_back: bool,
 }
 
 /// One command as the model or the user gave it.
@@ -304,10 +299,7 @@ impl Core {
             arguments: vec![shell_program().into(), "-c".into(), OsString::from(&command.command)],
             environment,
             directory: directory.into(),
-            limits: plan::Limits {
-                nice: if self.settings.stand_back { STANDS_BACK } else { 0 },
-                ..plan::Limits::for_timeout(timeout)
-            },
+            limits: plan::Limits::for_timeout(timeout),
         };
         // The link names our program even where its file was replaced by an update meanwhile.
         let helper = self.settings.helper.as_deref().unwrap_or(Path::new("/proc/self/exe"));

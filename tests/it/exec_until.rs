@@ -302,10 +302,13 @@ fn an_attempt_that_passes_can_be_a_patch() {
 
 #[test]
 fn what_a_check_leaves_behind_is_no_change_of_an_attempt() {
-    let right = || vec![edit("greet.sh", "helo", "hello"), json!("It says hello.")];
+    let note = json!(call("write_file", &[("file_path", "built/notes.md"), ("content", "why\n")]));
+    let right = || vec![note.clone(), edit("greet.sh", "helo", "hello"), json!("It says hello.")];
     let project = project();
+    // One is built where it is right at last.
     let check = format!(
-        "mkdir -p built/deep && printf 'x\\000y' > built/deep/x && date > seen\n{}",
+        "mkdir -p built/deep && printf 'x\\000y' > built/deep/x && date > seen\n\
+        grep -q hello greet.sh && printf 'x\\000y' > program\n{}",
         text(&project, "check.sh")
     );
     std::fs::write(project.files.path().join("check.sh"), check).unwrap();
@@ -313,10 +316,11 @@ fn what_a_check_leaves_behind_is_no_change_of_an_attempt() {
     let output =
         attempts(&project, &[right(), right()], &["--attempts", "2", "--patch", file.to_str().unwrap()]);
     assert_code(&output, 0);
-    assert_eq!(object(&output)["patch"]["files_changed"], 1);
+    assert_eq!(object(&output)["patch"]["files_changed"], 2, "greet.sh, and the note");
     assert_code(&attempts(&project, &[right(), right()], &["--attempts", "2"]), 0);
     assert_eq!(text(&project, "greet.sh"), "echo hello\n");
-    for left in ["built", "seen"] {
+    assert_eq!(text(&project, "built/notes.md"), "why\n");
+    for left in ["built/deep", "seen", "program"] {
         assert!(!project.files.path().join(left).exists(), "{left}");
     }
     assert_eq!(copies(&project), 0);

@@ -112,6 +112,10 @@ fn history(file: &Faulty) -> [Message; 2] {
 }
 
 fn next(model: &mut LocalModel, file: &Faulty) -> Revised {
+    told(model, file, &mut |_| {})
+}
+
+fn told(model: &mut LocalModel, file: &Faulty, on_event: &mut dyn FnMut(ModelEvent)) -> Revised {
     let ask =
         Message::new(Role::User, "Find the bug and fix it. Answer with the whole file in one code block.");
     let revision = Revision {
@@ -124,7 +128,7 @@ fn next(model: &mut LocalModel, file: &Faulty) -> Revised {
         sampling: Sampling { seed: 5, ..Sampling::default() },
         cancel: &AtomicBool::new(false),
     };
-    model.revise(revision, &mut |_: ModelEvent| {}).unwrap()
+    model.revise(revision, on_event).unwrap()
 }
 
 #[test]
@@ -179,13 +183,20 @@ fn searches_of_models_that_share_an_engine_share_the_versions() {
     let mut several =
         LocalModel::load_several(&model_path(), &options(2), 3, &never, &mut |_, _| {}).unwrap();
     let mut versions = Vec::new();
-    for round in 0..3 {
-        for model in &mut several {
-            let revised = next(model, &AREA);
-            assert!(round > 0 || versions.is_empty() || revised.usage.repeated == 0, "{:?}", revised.usage);
+    let mut scoring = Vec::new();
+    for _ in 0..3 {
+        for (number, model) in several.iter_mut().enumerate() {
+            let mut on_event = |event| {
+                if let ModelEvent::Progress { phase: "read", .. } = event {
+                    scoring.push(number);
+                }
+            };
+            let revised = told(model, &AREA, &mut on_event);
             versions.push(revised.text.expect("there are more versions"));
         }
     }
+    scoring.dedup();
+    assert_eq!(scoring, [0], "the first scores the text for all");
     let distinct: std::collections::HashSet<&String> = versions.iter().collect();
     assert_eq!(distinct.len(), versions.len(), "no version comes twice: {versions:#?}");
     assert!(versions[..4].iter().any(|version| version.contains("width * height")), "{versions:#?}");

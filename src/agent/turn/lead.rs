@@ -53,7 +53,9 @@ impl Turn {
     pub(super) fn asked_for_words(&self) -> String {
         match () {
             () if self.changed => note("answer_what_changed", &[]),
-            () if self.wish.runs || self.wish.lists => note("answer_from_output", &[]),
+            () if self.wish.runs || self.wish.lists && self.named.is_empty() => {
+                note("answer_from_output", &[])
+            }
             () if !self.named.is_empty() => {
                 note("answer_from_files", &[("files", &self.named.join(" and "))])
             }

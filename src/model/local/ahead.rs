@@ -36,7 +36,7 @@ impl LocalModel {
             // Another conversation: what was held is not this one's beginning.
             (self.history, self.held) = (Vec::new(), 0);
         }
-        self.search = None;
+        self.end_search();
         let (_, new, _) = self.hold(plan);
         let mut done = 0;
         for piece in new.chunks(PIECE) {

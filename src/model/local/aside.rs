@@ -45,7 +45,7 @@ impl LocalModel {
         }
         let (kept, new, repeated) = self.hold(plan);
         // Versions of a text stand behind the conversation: they give way, and a search for more begins anew.
-        self.search = None;
+        self.end_search();
         self.history.clear();
         self.held = kept;
         let (done, logits) = self.prefill(&new, cancel, on_event)?;

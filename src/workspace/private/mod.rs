@@ -63,6 +63,12 @@ impl PrivateCopy {
         self.snapshots.leave_out(paths);
     }
 
+    /// Makes these files of the workspace a part of what changed all the same: the work wrote them.
+    pub fn keep(&mut self, files: &[String]) {
+        let paths = files.iter().map(|file| self.root.join(file));
+        self.snapshots.keep(paths.collect());
+    }
+
     /// What changed since the copy was made, and in how many files. Paths are those of the work tree. Files that the
     /// repository ignores are left out.
     pub fn patch(&self) -> Result<(Vec<u8>, usize), WorkspaceError> {

@@ -12,6 +12,7 @@ use git2::{
 };
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Metadata};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,8 +26,10 @@ pub struct Snapshots {
     before: BTreeMap<PathBuf, Entry>,
     /// Files that were there and ignored: a change of the rules makes them no new ones.
     ignored: HashSet<PathBuf>,
-    /// Files, and directories with all in them, that are none of the work's.
-    left_out: Vec<PathBuf>,
+    /// Files, and directories with all in them, that are none of the work's; `None` where nothing is looked for.
+    left_out: Option<Vec<PathBuf>>,
+    /// Files that are the work's wherever they lie.
+    kept: HashSet<PathBuf>,
 }
 
 #[derive(Clone, Copy)]
@@ -51,8 +54,14 @@ impl Snapshots {
             // Without it all files are stored here: slower, no less right.
             let _ = store.odb().and_then(|odb| odb.add_disk_alternate(objects));
         }
-        let mut snapshots =
-            Self { top, store, before: BTreeMap::new(), ignored: HashSet::new(), left_out: Vec::new() };
+        let mut snapshots = Self {
+            top,
+            store,
+            before: BTreeMap::new(),
+            ignored: HashSet::new(),
+            left_out: None,
+            kept: HashSet::new(),
+        };
         let mut wanted = snapshots.not_ignored();
         wanted.extend(snapshots.tracked());
         let (wanted, ignored): (Vec<PathBuf>, Vec<PathBuf>) =
@@ -101,15 +110,27 @@ impl Snapshots {
         new.into_iter().collect()
     }
 
-    /// Leaves `paths` out of every patch from here on.
+    /// Leaves `paths` out of every patch from here on, and new files that are no text: a check built them, at once or
+    /// when it came so far.
     pub fn leave_out(&mut self, paths: Vec<PathBuf>) {
-        self.left_out.extend(paths);
+        self.left_out.get_or_insert_default().extend(paths);
+    }
+
+    /// Takes these in all the same.
+    pub fn keep(&mut self, files: Vec<PathBuf>) {
+        let below = files.iter().filter_map(|path| path.strip_prefix(&self.top).ok());
+        self.kept.extend(below.map(Path::to_path_buf));
     }
 
     fn new_files(&self) -> Vec<PathBuf> {
+        let is_left_out = |path: &Path| {
+            let of_check = |left_out: &Vec<PathBuf>| {
+                left_out.iter().any(|other| path.starts_with(other)) || is_binary(&self.top.join(path))
+            };
+            !self.kept.contains(path) && self.left_out.as_ref().is_some_and(of_check)
+        };
         let is_new = |path: &PathBuf| {
-            let left_out = self.left_out.iter().any(|other| path.starts_with(other));
-            !left_out && !self.ignored.contains(path) && !self.before.contains_key(path)
+            !self.ignored.contains(path) && !self.before.contains_key(path) && !is_left_out(path)
         };
         self.not_ignored().into_iter().filter(is_new).collect()
     }
@@ -194,6 +215,13 @@ impl Snapshots {
         }
         index.write_tree_to(&self.store).map_err(failed)
     }
+}
+
+/// As git sees it: a NUL among the first 8,000 bytes.
+fn is_binary(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(8000).read_to_end(&mut head));
+    read.is_ok() && head.contains(&0)
 }
 
 fn file_mode(of: &Metadata) -> u32 {

@@ -304,9 +304,6 @@ fn become_command(plan: &Plan) -> Result<std::convert::Infallible, Failure> {
     limit(Resource::Core, 1)?;
     limit(Resource::Cpu, plan.limits.cpu_seconds)?;
     limit(Resource::Fsize, plan.limits.file_bytes)?;
-    if plan.limits.nice > 0 {
-        rustix::process::nice(plan.limits.nice).step("set limits")?;
-    }
     if plan.layout.is_some() {
         // Counted per namespace; without one it would count what else the user runs.
         limit(Resource::Nproc, plan.limits.processes)?;

@@ -33,8 +33,6 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Resident, of all processes together. (An address-space limit would break what reserves much and uses little.)
     pub memory_bytes: u64,
-    /// How far it stands back behind other processes: 0 to 19.
-    pub nice: i32,
 }
 
 impl Limits {
@@ -46,7 +44,6 @@ impl Limits {
             processes: 4096,
             file_bytes: 8 << 30,
             memory_bytes: (available_memory() / 4 * 3).max(1 << 30),
-            nice: 0,
         }
     }
 }

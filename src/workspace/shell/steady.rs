@@ -7,22 +7,25 @@ use std::str::Chars;
 
 /// Units of time that follow a number, and what stands before one that is how long something took.
 const UNITS: &[&str] = &["ns", "us", "µs", "ms", "s", "sec", "secs", "second", "seconds"];
-const TOOK: &[&str] = &["in ", "(", "\t", "took ", "time: ", "time=", "after "];
-/// What stands before a number that is another one in each run.
-const BEFORE: &[&str] = &["duration_ms ", "duration_ms: ", "pid ", "pid: ", "pid=", "' ("];
-/// Digits of an address, with its `0x`.
+const TOOK: &[&str] = &[" in ", " (", "\t", "took ", "time: ", "time=", "duration_ms ", "duration_ms: "];
+/// What tells that a line holds values: none of its numbers is left out.
+const VALUES: &[&str] = &["!=", " == ", "left:", "right:", "xpected", "got", "ssert", "'", "\""];
+/// What stands before an address, and the least digits of one, with its `0x`.
+const AT: &str = " at ";
 const ADDRESS: usize = 10;
+/// How Rust says which thread panicked: by name and number.
+const THREAD: [&str; 3] = ["thread '", "' (", ") panicked at "];
 
 /// `text` as it would be anywhere: steady, and files of the directory `root` named from there.
 pub fn portable(text: &str, root: &Path) -> String {
     let root = root.to_string_lossy();
     match root.trim_end_matches('/') {
         "" => steady(text),
-        root => steady(&named_from(&text.replace(&format!("{root}/"), ""), root)),
+        root => steady(&named_from(text, root)),
     }
 }
 
-/// `.` for the directory itself, where that is all that is named.
+/// Files without the directory that they lie in; `.` for the directory itself.
 fn named_from(text: &str, root: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -30,24 +33,38 @@ fn named_from(text: &str, root: &str) -> String {
         let goes_on = after.starts_with(|c: char| c.is_alphanumeric() || "_-.".contains(c));
         let within = before.ends_with(|c: char| c.is_alphanumeric() || "_-./".contains(c));
         out.push_str(before);
-        out.push_str(if goes_on || within { root } else { "." });
         rest = after;
+        match after.strip_prefix('/') {
+            _ if goes_on || within => out.push_str(root),
+            Some(path) => rest = path,
+            None => out.push('.'),
+        }
     }
     out + rest
 }
 
 /// `text` with a `#` for each such number, and results of tests that ran at the same time in one order.
 pub fn steady(text: &str) -> String {
-    let text = without_numbers(text);
+    let lines: Vec<String> = text.split('\n').map(without_numbers).collect();
+    let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let is_result = |line: &str| line.starts_with("test ") && line.contains(" ... ");
-    let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
     lines.chunk_by_mut(|a, b| is_result(a) && is_result(b)).for_each(<[_]>::sort);
-    lines.concat()
+    lines.join("\n")
 }
 
-fn without_numbers(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
+fn without_numbers(line: &str) -> String {
+    let [begins, before, behind] = THREAD;
+    if let Some((head, tail)) = line.split_once(behind).filter(|_| line.starts_with(begins))
+        && let Some((name, number)) = head.rsplit_once(before)
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return format!("{name}{before}#{behind}{tail}");
+    }
+    if VALUES.iter().any(|mark| line.contains(mark)) {
+        return line.to_string();
+    }
+    let mut out = String::with_capacity(line.len());
+    let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
         let in_word = out.ends_with(|c: char| c.is_alphanumeric() || c == '_');
         if !c.is_ascii_digit() || in_word {
@@ -55,9 +72,11 @@ fn without_numbers(text: &str) -> String {
             continue;
         }
         let number = number(c, &mut chars);
-        let stands_behind = |marks: &[&str]| marks.iter().any(|mark| out.ends_with(mark));
-        let is_address = number.starts_with("0x") && number.len() >= ADDRESS;
-        if is_address || stands_behind(BEFORE) || stands_behind(TOOK) && is_time(chars.clone()) {
+        let is_address = number.starts_with("0x") && number.len() >= ADDRESS && out.ends_with(AT);
+        let took = TOOK.iter().find(|mark| out.ends_with(*mark));
+        let is_time =
+            |mark: &&str| mark.starts_with("duration") || is_time(chars.clone(), number.contains('.'));
+        if is_address || took.is_some_and(is_time) {
             out.push('#');
         } else {
             out.push_str(&number);
@@ -83,10 +102,10 @@ fn number(first: char, chars: &mut Peekable<Chars<'_>>) -> String {
     number
 }
 
-/// Whether a unit of time comes next.
-fn is_time(chars: Peekable<Chars<'_>>) -> bool {
+/// Whether a unit of time comes next; behind a whole number at once, for `in 5 seconds` may be a value.
+fn is_time(chars: Peekable<Chars<'_>>, is_fraction: bool) -> bool {
     let rest: String = chars.take(12).collect();
-    let rest = rest.strip_prefix(' ').unwrap_or(&rest);
+    let rest = rest.strip_prefix(' ').filter(|_| is_fraction).unwrap_or(&rest);
     let unit: String = rest.chars().take_while(|c| c.is_alphabetic()).collect();
     UNITS.contains(&unit.as_str())
 }
@@ -101,6 +120,9 @@ mod tests {
         let expected = "  File \"test_a.py\", line 7\nin (.) and /home/me/p2/b.py";
         assert_eq!(portable(text, Path::new("/home/me/p")), expected);
         assert_eq!(portable("/a/b 0.1", Path::new("/")), "/a/b 0.1");
+        for foreign in ["/usr/src/app/main.py", "/application/x", "/app.d/x"] {
+            assert_eq!(portable(foreign, Path::new("/app")), foreign);
+        }
     }
 
     #[test]
@@ -115,7 +137,8 @@ mod tests {
             ("\u{2716} adds (1.2ms)", "\u{2716} adds (#ms)"),
             ("thread 'main' (4711) panicked at a.rs:3:5:", "thread 'main' (#) panicked at a.rs:3:5:"),
             ("<A object at 0x7f00aa001230>", "<A object at #>"),
-            ("took 3 ms\nreal\t0.2s", "took # ms\nreal\t#s"),
+            ("took 3ms\nreal\t0.2s", "took #ms\nreal\t#s"),
+            ("built in 1.5 seconds", "built in # seconds"),
         ] {
             assert_eq!(steady(text), expected);
         }
@@ -126,6 +149,7 @@ mod tests {
         let text = "running 3 tests\ntest b ... ok\ntest a ... FAILED\ntest c ... ok\n\ntest b\ntest a\n";
         let expected = "running 3 tests\ntest a ... FAILED\ntest b ... ok\ntest c ... ok\n\ntest b\ntest a\n";
         assert_eq!(steady(text), expected);
+        assert_eq!(steady("test b ... ok\ntest a ... ok"), "test a ... ok\ntest b ... ok");
     }
 
     #[test]
@@ -138,6 +162,15 @@ mod tests {
             "x1s",
             "1.5",
             "0x1f != 0x20",
+            "checksum 0xcbf43926",
+            "  left: Some(90s)",
+            "Some(1.5s)",
+            "'retry after 5 seconds' != 'retry after 10 seconds'",
+            "retry in 5 seconds",
+            "within 5s",
+            "'apple' (3)",
+            "rapid 5",
+            "- duration_ms: '1500'",
             "f(3) == 4 (5 of 6)",
         ] {
             assert_eq!(steady(text), text);

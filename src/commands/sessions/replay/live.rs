@@ -11,6 +11,7 @@ mod recorded;
 
 use super::against::{Found, Open};
 use crate::agent::answer::ANSWER;
+use crate::agent::conversation::changed_files;
 use crate::agent::protocol::{Decision, Ending, Event, Op};
 use crate::agent::store::Stored;
 use crate::agent::{Session, SessionOptions};
@@ -150,12 +151,12 @@ fn one(
     told: &Told,
     cancel: &AtomicBool,
 ) -> Result<(), Failure> {
+    let answered = locked(told).answers;
     // A session that is gone ends the events, too.
     for op in turn.before.iter().cloned().chain([Op::Submit { text: turn.request.clone() }]) {
         let _ = ops.send(op);
     }
     let mut results = Vec::new();
-    let answered = locked(told).answers;
     loop {
         if cancel.load(Ordering::SeqCst) {
             let _ = ops.send(Op::Interrupt);
@@ -215,7 +216,7 @@ fn one(
 fn take_back(workspace: &Workspace, diffs: &[String]) -> Vec<String> {
     let mut changes: Vec<(String, Vec<String>)> = Vec::new();
     for part in diffs.iter().rev().flat_map(|diff| files_of(diff)) {
-        let name = name_of(part);
+        let name = changed_files(part).pop().unwrap_or_default();
         let reversed = reversed(part);
         match changes.iter_mut().find(|(other, _)| *other == name) {
             Some((_, parts)) => parts.push(reversed),
@@ -252,20 +253,6 @@ fn files_of(diff: &str) -> Vec<&str> {
     begins.insert(0, 0);
     let ends = begins.iter().skip(1).copied().chain([diff.len()]);
     begins.iter().zip(ends).map(|(from, to)| &diff[*from..to]).filter(|part| !part.is_empty()).collect()
-}
-
-/// The file that a part of a diff is of.
-fn name_of(part: &str) -> String {
-    let named = |mark: &str, side: &str| {
-        let line = part.lines().find_map(|line| line.strip_prefix(mark))?;
-        line.strip_prefix(side).map(str::to_string)
-    };
-    named("+++ ", "b/").or_else(|| named("--- ", "a/")).unwrap_or_else(|| {
-        part.lines()
-            .next()
-            .and_then(|line| line.rsplit_once(" b/"))
-            .map_or_else(String::new, |(_, p)| p.into())
-    })
 }
 
 /// A unified diff that takes back what `diff` does. Of the lines of a change those that go stand first, as everywhere.
