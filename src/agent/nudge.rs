@@ -101,7 +101,7 @@ const LISTING: &[&str] = &[
     "workspace",
     "you",
 ];
-const WHERE: &[&str] = &["in", "under", "of", "inside"];
+pub const WHERE: &[&str] = &["in", "under", "of", "inside"];
 
 /// Whether what files there are is all that is asked for: there is no word that says anything else.
 fn lists(request: &str) -> bool {

@@ -3,6 +3,7 @@
 //! Pure: what it shows is gathered by the session.
 
 use super::memory::Memory;
+use super::nudge::WHERE;
 use super::prompts::{FIRST_MESSAGE, fill, note};
 use super::protocol::ApprovalMode;
 
@@ -158,9 +159,7 @@ pub fn named_files(request: &str, files: &[String]) -> Vec<String> {
 /// The first directory of the workspace that the request names: by a path, or behind a word that says where.
 pub fn named_directory(request: &str, files: &[String]) -> Option<String> {
     let words: Vec<&str> = paths(request).filter(|word| !word.is_empty()).collect();
-    let is_meant = |at: usize| {
-        words[at].contains('/') || at > 0 && ["in", "under", "of", "inside"].contains(&words[at - 1])
-    };
+    let is_meant = |at: usize| words[at].contains('/') || at > 0 && WHERE.contains(&words[at - 1]);
     let path = |at: usize| words[at].trim_end_matches('/');
     let is_there = |path: &str| {
         !path.is_empty()

@@ -1,5 +1,5 @@
 //! Output of a command without what differs from run to run: how long something took as tools say it, where something lies
-//! in memory, the numbers of processes and threads. Values of the program's own ("expected 90s, got 60s") stay. Pure.
+//! in memory, the numbers of threads that Rust prints. Values of the program's own ("expected 90s, got 60s") stay. Pure.
 
 use std::iter::Peekable;
 use std::path::Path;
