@@ -63,6 +63,7 @@ fn gather(
     count: &dyn Fn(&str) -> usize,
 ) -> Surroundings {
     let mut files = workspace.files(MAX_FILES);
+    files.retain(|path| !workspace.is_of_check(path));
     files.sort();
     let root = workspace.root();
     // A small model is led to its files; a map would only cost it.

@@ -323,9 +323,11 @@ pub fn run(
     let first = match &args.until {
         Some(command) => {
             let (workspace, shell) = (&prepared.workspace, &prepared.shell);
-            let first = exec_until::first(command, args, workspace, shell, prepared.time_left(), &cancel)?;
+            let (first, made) =
+                exec_until::first(command, args, workspace, shell, prepared.time_left(), &cancel)?;
+            prepared.workspace.set_check(command, &made);
             if let Some(patching) = &mut patching {
-                patching.checked();
+                patching.checked(&made);
             }
             Some(first)
         }

@@ -51,12 +51,12 @@ pub(super) fn run(
     let mut copies = vec![private_copy(original, config, cancel)?];
     let first = open(copies[0].root())?;
     let command = args.until.as_deref().unwrap_or_default();
-    let first = exec_until::first(command, args, &first, &prepared.shell, prepared.time_left(), cancel)?;
-    let by_check = copies[0].new_paths();
+    let (first, made) =
+        exec_until::first(command, args, &first, &prepared.shell, prepared.time_left(), cancel)?;
     match first {
         First::Passes(mut result) => {
             if let Some(file) = &args.patch {
-                copies[0].leave_out(by_check);
+                copies[0].leave_out(made);
                 patch(file, &copies[0], &mut result)
                     .map_err(|(message, hint)| Failure::new(exit::TASK_FAILED, message).hint(hint))?;
             }
@@ -70,7 +70,7 @@ pub(super) fn run(
     while copies.len() < n {
         copies.push(private_copy(original, config, cancel)?);
     }
-    copies.iter_mut().for_each(|copy| copy.leave_out(by_check.clone()));
+    copies.iter_mut().for_each(|copy| copy.leave_out(made.clone()));
     let protected = shown.until.as_ref().map(|until| until.protected.clone()).unwrap_or_default();
     let mut tries = Vec::new();
     for ((number, copy), model) in (1..).zip(&copies).zip(models(config, n)?) {
@@ -80,7 +80,8 @@ pub(super) fn run(
         if number > 1 {
             options.temperature = Some(options.temperature.unwrap_or(0.0).max(TEMPERATURE));
         }
-        let workspace = open(copy.root())?;
+        let mut workspace = open(copy.root())?;
+        workspace.set_check(command, &made);
         tries.push(Try { number, seed: options.seed, model, workspace, options });
     }
     if cancel.load(Ordering::SeqCst) {

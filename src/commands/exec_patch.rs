@@ -32,10 +32,9 @@ impl Patching {
         self.copy.root()
     }
 
-    /// After a check, and before the work: what it left behind is none of the work's.
-    pub fn checked(&mut self) {
-        let left = self.copy.new_paths();
-        self.copy.leave_out(left);
+    /// What the check left behind before the work (`made`) is none of the work's.
+    pub fn checked(&mut self, made: &[PathBuf]) {
+        self.copy.leave_out(made.to_vec());
     }
 
     /// Writes the patch, whatever the ending. Where that fails the work is not thrown away: the copy stays.

@@ -9,6 +9,7 @@ use crate::workspace::Workspace;
 use crate::workspace::shell::Shell;
 use crate::workspace::shell::policy::words;
 use crate::workspace::shell::portable;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub enum First {
     Fails { until: Until, attachment: Attachment },
 }
 
-/// Runs the command once, before a model is loaded.
+/// Runs the command once, before a model is loaded. With it comes what the command left behind by itself.
 pub fn first(
     command: &str,
     args: &ExecArgs,
@@ -30,24 +31,25 @@ pub fn first(
     shell: &Shell,
     time_left: Option<Duration>,
     cancel: &AtomicBool,
-) -> Result<First, Failure> {
+) -> Result<(First, Vec<PathBuf>), Failure> {
     if command.trim().is_empty() {
         return Err(Failure::new(exit::USAGE, "the command of --until is empty")
             .hint("name what has to pass: --until 'make test'"));
     }
     let protected = if args.until_may_edit { Vec::new() } else { files_in(command, workspace) };
     // Not even the first run may leave these changed.
-    let kept = workspace.keep(&protected);
+    let (kept, files) = (workspace.keep(&protected), workspace.tree_files());
     let (end, output) = run_check(workspace, shell, command, time_left, cancel, &mut |_| {});
     workspace.put_back(&kept);
-    match end {
+    let made = workspace.new_since(&files);
+    let first = match end {
         CheckEnd::Passed => {
             let mut outcome = TurnOutcome::ended(Ending::Done);
             outcome.answer = format!("`{command}` passes already, so nothing was done.");
             let until = UntilReport { command: command.into(), passed: true, rounds: 0, protected };
             let result = ExecResult::new(shell.tier().to_string());
             let result = ExecResult { outcome: Some(outcome), until: Some(until), ..result };
-            Ok(First::Passes(Box::new(result)))
+            First::Passes(Box::new(result))
         }
         CheckEnd::Failed | CheckEnd::OutOfTime => {
             let until = Until {
@@ -59,11 +61,14 @@ pub fn first(
             // It may go to attempts that work elsewhere.
             let output = portable(&output, workspace.root());
             let attachment = Attachment::FailedCheck { command: command.into(), output };
-            Ok(First::Fails { until, attachment })
+            First::Fails { until, attachment }
         }
-        CheckEnd::Interrupted => Err(Failure::new(exit::INTERRUPTED, "interrupted")),
-        CheckEnd::NotRun { message, hint } => Err(Failure::new(exit::TASK_FAILED, message).hint(hint)),
-    }
+        CheckEnd::Interrupted => return Err(Failure::new(exit::INTERRUPTED, "interrupted")),
+        CheckEnd::NotRun { message, hint } => {
+            return Err(Failure::new(exit::TASK_FAILED, message).hint(hint));
+        }
+    };
+    Ok((first, made))
 }
 
 /// The files of the workspace that the words of a command name: as paths (`sh ./check.sh`), in options

@@ -58,6 +58,11 @@ impl FileChange {
         diff::unified_with_mode(&self.path, diff::Sides { before, after, mode: old }, new.unwrap_or(old))
     }
 
+    fn is_text(&self) -> bool {
+        let text = |side: &Side| side.bytes.as_ref().is_some_and(|bytes| !bytes.contains(&0));
+        self.before.iter().chain(&self.after).all(text)
+    }
+
     /// Both sides, where they are texts that differ.
     pub fn texts(&self) -> Option<(Option<String>, Option<String>)> {
         let text = |side: &Option<Side>| match side {
@@ -76,6 +81,8 @@ impl FileChange {
 pub(super) enum By {
     Tool,
     Command,
+    /// The command that the work is to make pass (`check`).
+    Check,
 }
 
 /// One change of what stands at a place.
@@ -155,15 +162,22 @@ impl Workspace {
 
     pub fn changes_since(&self, mark: Mark) -> Vec<FileChange> {
         let state = self.state();
-        let mut first: BTreeMap<&Location, &Entry> = BTreeMap::new();
+        let mut first: BTreeMap<&Location, (&Entry, bool)> = BTreeMap::new();
         for (number, entry) in &state.journal.entries {
             if *number >= mark.0 {
-                first.entry(&entry.location).or_insert(entry);
+                let (_, built) = first.entry(&entry.location).or_insert((entry, true));
+                *built &= entry.by != By::Tool
+                    && (entry.by == By::Check || self.is_of_check(&self.guard.display(&entry.location)));
             }
         }
         let mut room = MOST_SHOWN_OF_ALL;
-        let mut changes: Vec<FileChange> =
-            first.into_values().filter_map(|entry| self.change(entry, &mut room)).collect();
+        let changed = |(entry, built): (&Entry, bool)| {
+            let change = self.change(entry, &mut room)?;
+            // What a check alone did is none of the work's, but for texts that were there: it may write those for good.
+            let kept = !self.is_of_check(&change.path) && change.before.is_some() && change.is_text();
+            (!built || kept).then_some(change)
+        };
+        let mut changes: Vec<FileChange> = first.into_values().filter_map(changed).collect();
         changes.sort_by(|a, b| a.path.cmp(&b.path));
         changes
     }

@@ -9,6 +9,7 @@
 //! on disk before (`pending`), so that one that was cut off is taken back at the next start.
 
 mod batch;
+mod check;
 mod checkpoint;
 pub mod diff;
 pub mod edit;
@@ -41,6 +42,7 @@ pub use search::{GrepQuery, Listing, Match, Matches};
 pub use text::{Content, Text};
 pub use undo::UndoReport;
 
+use check::Check;
 use checkpoint::Checkpoints;
 use guard::{Guard, Location};
 use journal::Journal;
@@ -170,6 +172,7 @@ pub struct Workspace {
     guard: Guard,
     /// Where changes of several files are recorded before they are made; `None` records none.
     pending: Option<PathBuf>,
+    check: Option<Check>,
     state: Mutex<State>,
     /// Locked after the state where both are.
     checkpoints: Mutex<Option<Checkpoints>>,
@@ -197,6 +200,7 @@ impl Workspace {
         Ok(Self {
             guard: Guard::open(&roots)?,
             pending: None,
+            check: None,
             state: Mutex::default(),
             checkpoints: Mutex::default(),
         })

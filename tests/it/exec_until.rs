@@ -301,29 +301,55 @@ fn an_attempt_that_passes_can_be_a_patch() {
 }
 
 #[test]
-fn what_a_check_leaves_behind_is_no_change_of_an_attempt() {
+fn what_a_check_leaves_behind_is_no_change_of_the_work() {
     let note = json!(call("write_file", &[("file_path", "built/notes.md"), ("content", "why\n")]));
-    let right = || vec![note.clone(), edit("greet.sh", "helo", "hello"), json!("It says hello.")];
+    // The check itself, as a turn that begins with it runs it, and the same by another line.
+    let again = || [run(CHECK), run("sh ./check.sh; true")];
+    let right = || {
+        let work = [note.clone(), edit("greet.sh", "helo", "hello")];
+        [&again()[..], &work, &again(), &[json!("It says hello.")]].concat()
+    };
     let project = project();
-    // One is built where it is right at last.
+    // One is built where it is right at last, one is another each time.
     let check = format!(
-        "mkdir -p built/deep && printf 'x\\000y' > built/deep/x && date > seen\n\
+        "mkdir -p built/deep && printf 'x\\000y' > built/deep/x && date +%N > seen && printf \"\\000$(date +%N)\" > bin\n\
         grep -q hello greet.sh && printf 'x\\000y' > program\n{}",
         text(&project, "check.sh")
     );
     std::fs::write(project.files.path().join("check.sh"), check).unwrap();
     let file = project.home.path().join("work.patch");
-    let output =
-        attempts(&project, &[right(), right()], &["--attempts", "2", "--patch", file.to_str().unwrap()]);
-    assert_code(&output, 0);
-    assert_eq!(object(&output)["patch"]["files_changed"], 2, "greet.sh, and the note");
-    assert_code(&attempts(&project, &[right(), right()], &["--attempts", "2"]), 0);
+    let patch = ["--attempts", "2", "-y", "--patch", file.to_str().unwrap()];
+    let told = |output: &Output| {
+        assert_code(output, 0);
+        let object = object(output);
+        let diff = object["diff"].as_str().unwrap();
+        let changed: Vec<&str> = diff.lines().filter(|line| line.starts_with("diff --git ")).collect();
+        let wanted = ["diff --git a/built/notes.md b/built/notes.md", "diff --git a/greet.sh b/greet.sh"];
+        assert_eq!(changed, wanted);
+        let log = newest_log(&project);
+        assert!(log.contains("Files:\\ncheck.sh\\ngreet.sh\\n") && !log.contains("built/deep/x\\n"), "{log}");
+        object
+    };
+    let output = told(&attempts(&project, &[right(), right()], &patch));
+    assert_eq!(output["patch"]["files_changed"], 2, "greet.sh, and the note");
+    told(&attempts(&project, &[right(), right()], &["--attempts", "2", "-y"]));
     assert_eq!(text(&project, "greet.sh"), "echo hello\n");
     assert_eq!(text(&project, "built/notes.md"), "why\n");
-    for left in ["built/deep", "seen", "program"] {
+    for left in ["built/deep", "seen", "program", "bin"] {
         assert!(!project.files.path().join(left).exists(), "{left}");
     }
     assert_eq!(copies(&project), 0);
+
+    std::fs::remove_dir_all(project.files.path().join("built")).unwrap();
+    for patch in [Some("work.patch"), None] {
+        std::fs::write(project.files.path().join("greet.sh"), "echo helo\n").unwrap();
+        let file = patch.map(|name| project.home.path().join(name));
+        let arguments = file.iter().flat_map(|file| ["--patch", file.to_str().unwrap()]);
+        let arguments: Vec<&str> = ["-y"].into_iter().chain(arguments).collect();
+        let output = told(&until(&project, &right(), &arguments));
+        assert_eq!(output["patch"]["files_changed"], patch.map_or(Value::Null, |_| json!(2)));
+    }
+    assert!(project.files.path().join("seen").exists(), "in place it stays where it was built");
 }
 
 #[test]

@@ -88,7 +88,8 @@ impl Workspace {
             return Ok(ShellOutcome { cancelled: true, sandbox: shell.tier(), ..ShellOutcome::default() });
         }
         let outcome = shell.run(self.root(), command, cancel, on_output);
-        self.record_since(before);
+        let by = if self.is_check(&command.command) { By::Check } else { By::Command };
+        self.record_since(before, by);
         outcome
     }
 
@@ -109,7 +110,7 @@ impl Workspace {
     }
 
     /// Enters into the journal what became of the workspace since `before`.
-    fn record_since(&self, before: Before) {
+    fn record_since(&self, before: Before, by: By) {
         let (before, after) = match before {
             Before::Off | Before::Cancelled => return,
             Before::Missing(why) => return self.state().journal.record_command(Ran::without(why)),
@@ -136,7 +137,7 @@ impl Workspace {
                 before: change.before,
                 bytes: None,
                 after: change.after,
-                by: By::Command,
+                by,
                 foreign: change.foreign,
             });
         }

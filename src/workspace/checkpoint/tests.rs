@@ -45,7 +45,7 @@ impl Project {
     fn does(&self, what: impl FnOnce()) {
         let before = self.workspace.checkpoint_before(&AtomicBool::new(false));
         what();
-        self.workspace.record_since(before);
+        self.workspace.record_since(before, By::Command);
     }
 
     fn undo(&self) -> UndoReport {

@@ -53,12 +53,7 @@ impl PrivateCopy {
         &self.root
     }
 
-    /// What is new in it, a directory that is new as a whole: after a check alone ran, what that leaves behind.
-    pub fn new_paths(&self) -> Vec<PathBuf> {
-        self.snapshots.new_paths()
-    }
-
-    /// Makes `paths` no part of what changed here: a check that builds leaves them behind wherever it runs.
+    /// Makes `paths` of the work tree no part of what changed here: a check that builds leaves them behind wherever it runs.
     pub fn leave_out(&mut self, paths: Vec<PathBuf>) {
         self.snapshots.leave_out(paths);
     }

@@ -3,9 +3,9 @@
 //! again. Ignored files are left out, by the rules as they were at the beginning.
 
 use crate::workspace::WorkspaceError;
+use crate::workspace::check::not_ignored;
 use crate::workspace::git;
 use crate::workspace::node::Stamp;
-use crate::workspace::walk::{Rules, walk};
 use git2::{
     Config, DiffFormat, DiffOptions, Index, IndexEntry, IndexTime, ObjectType, Oid, Repository,
     RepositoryOpenFlags,
@@ -62,7 +62,7 @@ impl Snapshots {
             left_out: None,
             kept: HashSet::new(),
         };
-        let mut wanted = snapshots.not_ignored();
+        let mut wanted = not_ignored(&snapshots.top);
         wanted.extend(snapshots.tracked());
         let (wanted, ignored): (Vec<PathBuf>, Vec<PathBuf>) =
             paths.into_iter().partition(|path| wanted.contains(path));
@@ -98,18 +98,6 @@ impl Snapshots {
         Ok((patch, files.len()))
     }
 
-    /// What is new now, a directory that is new as a whole; paths are those of the tree.
-    pub fn new_paths(&self) -> Vec<PathBuf> {
-        let old: HashSet<&Path> =
-            self.before.keys().chain(&self.ignored).flat_map(|path| path.ancestors()).collect();
-        let outermost = |path: PathBuf| {
-            let within = path.ancestors().take_while(|above| !old.contains(above) && *above != Path::new(""));
-            within.last().map(Path::to_path_buf)
-        };
-        let new: HashSet<PathBuf> = self.new_files().into_iter().filter_map(outermost).collect();
-        new.into_iter().collect()
-    }
-
     /// Leaves `paths` out of every patch from here on, and new files that are no text: a check built them, at once or
     /// when it came so far.
     pub fn leave_out(&mut self, paths: Vec<PathBuf>) {
@@ -132,15 +120,7 @@ impl Snapshots {
         let is_new = |path: &PathBuf| {
             !self.ignored.contains(path) && !self.before.contains_key(path) && !is_left_out(path)
         };
-        self.not_ignored().into_iter().filter(is_new).collect()
-    }
-
-    /// Every file and link that the ignore rules of the tree itself leave in.
-    fn not_ignored(&self) -> HashSet<PathBuf> {
-        let files = walk(&self.top, Rules::GIT, None)
-            .flatten()
-            .filter(|entry| entry.file_type().is_some_and(|kind| !kind.is_dir()));
-        files.filter_map(|entry| Some(entry.path().strip_prefix(&self.top).ok()?.to_path_buf())).collect()
+        not_ignored(&self.top).into_iter().filter(is_new).collect()
     }
 
     /// What the repository tracks, whatever its rules say.
