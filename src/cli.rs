@@ -7,7 +7,7 @@ use crate::config::{Config, Env, LoadOptions};
 use crate::engine::kv::KvType;
 use crate::hub;
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -71,6 +71,7 @@ impl RuleArgs {
 pub enum Command {
     /// A small broken project in a temporary folder, fixed before your eyes: the quick start
     Demo(commands::demo::DemoArgs),
+    #[command(short_flag = 'p')]
     Exec(Box<commands::exec::ExecArgs>),
     Apply(commands::apply::ApplyArgs),
     /// Tokens per second of prefill and decode on this machine
@@ -206,7 +207,10 @@ impl Cli {
             Command::Models(args) => {
                 commands::models::run(&args, &ModelArgs::default().config()?, interrupts()?.as_ref())
             }
-            Command::Config(args) => commands::config::run(&args, &ModelArgs::default().load_options()),
+            Command::Config(args) => {
+                let options = ModelArgs::default().load_options();
+                commands::config::run(&args, &options.in_repository(Path::new("."), false, true))
+            }
             Command::Sandbox(args) => commands::sandbox::run(&args),
             Command::Tools(args) => commands::tools::run(&args, interrupts()?.as_ref()),
             Command::Sessions(args) => commands::sessions::run(&args, interrupts),

@@ -8,6 +8,7 @@ use crate::tools::{Access, Arguments, Tool};
 use crate::workspace::Workspace;
 use crate::workspace::shell::policy::{CommandVerdict, Commands, Judgement};
 use crate::workspace::shell::{SandboxTier, Shell};
+use std::path::Path;
 
 /// How well a command is contained, as far as the table cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -103,7 +104,12 @@ pub fn of_call(
         (Verdict::Run, Some(why)) if mode != ApprovalMode::Yolo => Verdict::Ask(why.to_string()),
         (table, _) => table,
     };
-    by_rules(table, containment, &looked.call(), rules)
+    // The user named it: it was run before the model was loaded, and is run after each round.
+    let text = |name: &str| arguments.get(name).and_then(|value| value.as_str());
+    let directory = text("directory").map(Path::new);
+    let is_check = looked.access == Access::Execute
+        && text("command").is_some_and(|command| workspace.is_check(command, directory));
+    by_rules(table, containment, &looked.call(), rules, is_check)
 }
 
 /// The rule that would let this call, and others like it, run unasked; `None` where no rule can.
@@ -126,7 +132,13 @@ fn rules_answer(access: Access, containment: Containment) -> bool {
 }
 
 /// What the rules make of the table's word. What the table denies no rule allows.
-fn by_rules(table: Verdict, containment: Containment, call: &Call<'_>, rules: &Rules) -> Verdict {
+fn by_rules(
+    table: Verdict,
+    containment: Containment,
+    call: &Call<'_>,
+    rules: &Rules,
+    is_check: bool,
+) -> Verdict {
     let perhaps = match rules.denied(call) {
         Denied::By(rule) => return Verdict::Deny(format!("the user's rule `{rule}` forbids it")),
         Denied::Perhaps(rule) => {
@@ -140,7 +152,9 @@ fn by_rules(table: Verdict, containment: Containment, call: &Call<'_>, rules: &R
     match (table, perhaps) {
         (Verdict::Deny(reason), _) => Verdict::Deny(reason),
         (_, Some(reason)) => Verdict::Ask(reason),
-        (Verdict::Ask(_), None) if rules_answer(call.access, containment) && rules.allow(call) => {
+        (Verdict::Ask(_), None)
+            if rules_answer(call.access, containment) && (is_check || rules.allow(call)) =>
+        {
             Verdict::Run
         }
         (table, None) => table,

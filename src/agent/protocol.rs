@@ -3,6 +3,7 @@
 //! wrote it: escape it (`chat::escape`) before a terminal sees it.
 
 use crate::chat::Message;
+use crate::workspace::Touched;
 use serde::{Deserialize, Serialize};
 
 pub use super::rules::{HeldRule, Rule, RuleEffect, RuleScope};
@@ -448,6 +449,9 @@ pub struct TurnOutcome {
     pub denials: Vec<Denial>,
     /// What this turn changed in the workspace, as one unified diff.
     pub diff: String,
+    /// All that was touched, where the requests are one piece of work; known to this process alone.
+    #[serde(skip)]
+    pub touched: Touched,
 }
 
 impl TurnOutcome {
@@ -462,6 +466,7 @@ impl TurnOutcome {
             compactions: 0,
             denials: Vec::new(),
             diff: String::new(),
+            touched: Touched::default(),
         }
     }
 }
@@ -491,14 +496,11 @@ mod tests {
         assert_eq!(serde_json::from_str::<Op>(&text).unwrap(), op);
         let event = Event::TurnFinished {
             outcome: TurnOutcome {
-                ending: Ending::Limit { limit: Limit::WallTime, message: "m".into() },
-                answer: String::new(),
                 model_calls: 1,
                 tool_calls: 2,
-                usage: Usage::default(),
                 compactions: 1,
                 denials: vec![Denial { tool: "edit".into(), summary: "s".into(), reason: "r".into() }],
-                diff: String::new(),
+                ..TurnOutcome::ended(Ending::Limit { limit: Limit::WallTime, message: "m".into() })
             },
         };
         let text = serde_json::to_string(&event).unwrap();

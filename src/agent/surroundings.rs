@@ -63,7 +63,6 @@ fn gather(
     count: &dyn Fn(&str) -> usize,
 ) -> Surroundings {
     let mut files = workspace.files(MAX_FILES);
-    files.retain(|path| !workspace.is_of_check(path));
     files.sort();
     let root = workspace.root();
     // A small model is led to its files; a map would only cost it.
@@ -78,12 +77,21 @@ fn gather(
         mode: options.mode,
         files,
         map,
-        memory: Memory::find(
-            |path| text_of(workspace, path),
-            (info.context / MEMORY_SHARE * 3).min(MEMORY_CHARS),
-        ),
+        memory: memory(workspace, (info.context / MEMORY_SHARE * 3).min(MEMORY_CHARS)),
         named: named_texts(workspace, info, request, count),
     }
+}
+
+/// The notes of the repository that stand nearest: in the workspace, else above it up to the top of the work tree.
+fn memory(workspace: &Workspace, max_chars: usize) -> Option<Memory> {
+    let above = || {
+        workspace.enclosing().iter().enumerate().find_map(|(up, directory)| {
+            let above = Workspace::open(directory, &[]).ok()?;
+            let found = Memory::find(|path| text_of(&above, path), max_chars)?;
+            Some(Memory { path: format!("{}{}", "../".repeat(up + 1), found.path), ..found })
+        })
+    };
+    Memory::find(|path| text_of(workspace, path), max_chars).or_else(above)
 }
 
 /// A text file as the model is shown it; `None` where it is none.

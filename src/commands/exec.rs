@@ -89,6 +89,9 @@ pub struct ExecArgs {
     /// What commands run in: auto, full, reduced or none. With none they can do what you can
     #[arg(long, value_name = "TIER")]
     pub sandbox: Option<String>,
+    /// Read this repository's own settings (.qwright/config.toml); without, none of them is
+    #[arg(long)]
+    pub trust: bool,
     /// Model calls of this run [default: 100]
     #[arg(long, value_name = "N")]
     pub max_turns: Option<usize>,
@@ -172,7 +175,7 @@ impl ExecArgs {
             options.flags.extend(value.map(|value| (key, value, flag)));
         }
         options.flags.extend(self.rules.flags());
-        options
+        options.in_repository(self.directory.as_deref().unwrap_or(Path::new(".")), self.trust, false)
     }
 }
 
@@ -216,6 +219,9 @@ impl Prepared {
     fn new(args: &ExecArgs, cancel: &AtomicBool) -> Result<Self, Failure> {
         let started = Instant::now();
         let config = Config::load(&args.load_options())?;
+        if !args.quiet && args.output_format == OutputFormat::Text {
+            super::not_trusted(&config).iter().for_each(|line| super::tell(line));
+        }
         let input = exec_input::read(args, cancel)?;
         let allowed_tools = args.allowed_tools.as_deref().map(known_tools).transpose()?;
         let answer = args.json_schema.as_deref().map(answer_of).transpose()?;
@@ -317,17 +323,16 @@ pub fn run(
     let mut patching = None;
     if let Some(file) = &args.patch {
         let copy = Patching::begin(file, &prepared.workspace, &prepared.config, &cancel)?;
-        prepared.workspace = open(copy.root())?;
+        prepared.workspace = open(copy.copy().root())?;
         patching = Some(copy);
     }
     let first = match &args.until {
         Some(command) => {
-            let (workspace, shell) = (&prepared.workspace, &prepared.shell);
-            let (first, made) =
-                exec_until::first(command, args, workspace, shell, prepared.time_left(), &cancel)?;
+            let top = patching.as_ref().map_or(prepared.workspace.root(), |patching| patching.copy().top());
+            let (first, made) = exec_until::first(args, &prepared, &prepared.workspace, top, &cancel)?;
             prepared.workspace.set_check(command, &made);
             if let Some(patching) = &mut patching {
-                patching.checked(&made);
+                patching.checked(&made)?;
             }
             Some(first)
         }

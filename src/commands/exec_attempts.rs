@@ -4,10 +4,9 @@
 //! does, and how its rounds go, is as without attempts. What the command leaves behind by itself is no change of theirs.
 
 use super::exec::{ExecArgs, Prepared, await_end, interrupted, open, shell};
-use super::exec_patch::{private_copy, writable, write};
+use super::exec_patch::{private_copy, unusable, writable, write};
 use super::exec_until::{self, First};
 use super::{Failure, exit};
-use crate::agent::conversation::changed_files;
 use crate::agent::protocol::{Ending, TurnOutcome};
 use crate::agent::{Session, SessionOptions};
 use crate::chat::escape::escape_line;
@@ -16,7 +15,7 @@ use crate::headless::{self, AttemptReport, ExecResult, OutputFormat, PatchReport
 use crate::model::Model;
 use crate::workspace::{PrivateCopy, Workspace, WorkspaceError};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -50,13 +49,12 @@ pub(super) fn run(
     let (config, original) = (&prepared.config, &prepared.workspace);
     let mut copies = vec![private_copy(original, config, cancel)?];
     let first = open(copies[0].root())?;
-    let command = args.until.as_deref().unwrap_or_default();
-    let (first, made) =
-        exec_until::first(command, args, &first, &prepared.shell, prepared.time_left(), cancel)?;
+    let (first, made) = exec_until::first(args, &prepared, &first, copies[0].top(), cancel)?;
     match first {
         First::Passes(mut result) => {
             if let Some(file) = &args.patch {
-                copies[0].leave_out(made);
+                copies[0].leave_out(&made);
+                copies[0].leave_out_changed().map_err(unusable)?;
                 patch(file, &copies[0], &mut result)
                     .map_err(|(message, hint)| Failure::new(exit::TASK_FAILED, message).hint(hint))?;
             }
@@ -70,10 +68,18 @@ pub(super) fn run(
     while copies.len() < n {
         copies.push(private_copy(original, config, cancel)?);
     }
-    copies.iter_mut().for_each(|copy| copy.leave_out(made.clone()));
+    copies[0].leave_out_changed().map_err(unusable)?;
+    // Where it is in the first copy it is in each, once the check runs there.
+    let made: Vec<PathBuf> = made
+        .iter()
+        .filter_map(|path| path.strip_prefix(copies[0].top()).ok())
+        .map(Path::to_path_buf)
+        .collect();
     let protected = shown.until.as_ref().map(|until| until.protected.clone()).unwrap_or_default();
     let mut tries = Vec::new();
-    for ((number, copy), model) in (1..).zip(&copies).zip(models(config, n)?) {
+    for ((number, copy), model) in (1..).zip(&mut copies).zip(models(config, n)?) {
+        let made: Vec<PathBuf> = made.iter().map(|path| copy.top().join(path)).collect();
+        copy.leave_out(&made);
         let directory = Some(original.root().to_path_buf());
         let mut options = prepared.session(args, None, directory, protected.clone())?;
         options.seed = options.seed.wrapping_add(number as u64 - 1);
@@ -81,7 +87,7 @@ pub(super) fn run(
             options.temperature = Some(options.temperature.unwrap_or(0.0).max(TEMPERATURE));
         }
         let mut workspace = open(copy.root())?;
-        workspace.set_check(command, &made);
+        workspace.set_check(args.until.as_deref().unwrap_or_default(), &made);
         tries.push(Try { number, seed: options.seed, model, workspace, options });
     }
     if cancel.load(Ordering::SeqCst) {
@@ -283,7 +289,7 @@ fn settle(
         return result;
     }
     let copy = &mut copies[report.number - 1];
-    copy.keep(&changed_files(&own.diff));
+    copy.settle(&own.touched);
     let landed = match &args.patch {
         Some(file) => patch(file, copy, &mut result),
         None => land(copy, original),

@@ -1,7 +1,6 @@
 //! `--patch FILE`: the work is done in a private copy, and what came of it is a file.
 
 use super::{Failure, exit};
-use crate::agent::conversation::changed_files;
 use crate::agent::protocol::{Ending, TurnOutcome};
 use crate::config::Config;
 use crate::headless::{ExecResult, PatchReport};
@@ -28,19 +27,20 @@ impl Patching {
         Ok(Self { copy, file: file.to_path_buf() })
     }
 
-    pub fn root(&self) -> &Path {
-        self.copy.root()
+    pub fn copy(&self) -> &PrivateCopy {
+        &self.copy
     }
 
     /// What the check left behind before the work (`made`) is none of the work's.
-    pub fn checked(&mut self, made: &[PathBuf]) {
-        self.copy.leave_out(made.to_vec());
+    pub fn checked(&mut self, made: &[PathBuf]) -> Result<(), Failure> {
+        self.copy.leave_out(made);
+        self.copy.leave_out_changed().map_err(unusable)
     }
 
     /// Writes the patch, whatever the ending. Where that fails the work is not thrown away: the copy stays.
     pub fn finish(&mut self, result: &mut ExecResult) {
         if let Some(outcome) = &result.outcome {
-            self.copy.keep(&changed_files(&outcome.diff));
+            self.copy.settle(&outcome.touched);
         }
         let (message, hint) = match write(&self.file, &self.copy) {
             Ok(files_changed) => {
@@ -76,12 +76,17 @@ pub(super) fn private_copy(
     let places: Vec<PathBuf> = cache.into_iter().chain([std::env::temp_dir()]).collect();
     PrivateCopy::of(workspace, &places, cancel).map_err(|error| {
         let code = if cancel.load(Ordering::SeqCst) { exit::INTERRUPTED } else { exit::TASK_FAILED };
-        let failure = Failure::new(code, error.to_string());
-        match error {
-            WorkspaceError::Machine { hint, .. } => failure.hint(hint),
-            _ => failure,
-        }
+        Failure { code, ..unusable(error) }
     })
+}
+
+/// Of a copy that cannot be made or read.
+pub(super) fn unusable(error: WorkspaceError) -> Failure {
+    let failure = Failure::new(exit::TASK_FAILED, error.to_string());
+    match error {
+        WorkspaceError::Machine { hint, .. } => failure.hint(hint),
+        _ => failure,
+    }
 }
 
 /// Writes what changed in `copy`, and says in how many files; else what happened and what to do.

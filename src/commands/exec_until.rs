@@ -1,17 +1,15 @@
 //! `--until CMD`: whether there is anything to do, and which files belong to the check and stay as they are.
 
-use super::exec::ExecArgs;
+use super::exec::{ExecArgs, Prepared};
 use super::{Failure, exit};
 use crate::agent::protocol::{Attachment, CheckEnd, Ending, TurnOutcome};
 use crate::agent::{run_check, until_again};
 use crate::headless::{ExecResult, Until, UntilReport};
-use crate::workspace::Workspace;
-use crate::workspace::shell::Shell;
 use crate::workspace::shell::policy::words;
 use crate::workspace::shell::portable;
-use std::path::PathBuf;
+use crate::workspace::{Tree, Workspace};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 /// Rounds unless `--max-rounds` says otherwise. Each is a whole turn of up to `--max-turns` model calls: whoever has
 /// not made it in ten is going in circles.
@@ -23,25 +21,26 @@ pub enum First {
     Fails { until: Until, attachment: Attachment },
 }
 
-/// Runs the command once, before a model is loaded. With it comes what the command left behind by itself.
+/// Runs the command once, before a model is loaded. With it comes what it left behind in the tree at `top`, which the
+/// workspace lies in.
 pub fn first(
-    command: &str,
     args: &ExecArgs,
+    prepared: &Prepared,
     workspace: &Workspace,
-    shell: &Shell,
-    time_left: Option<Duration>,
+    top: &Path,
     cancel: &AtomicBool,
 ) -> Result<(First, Vec<PathBuf>), Failure> {
+    let (command, shell) = (args.until.as_deref().unwrap_or_default(), &prepared.shell);
     if command.trim().is_empty() {
         return Err(Failure::new(exit::USAGE, "the command of --until is empty")
             .hint("name what has to pass: --until 'make test'"));
     }
     let protected = if args.until_may_edit { Vec::new() } else { files_in(command, workspace) };
     // Not even the first run may leave these changed.
-    let (kept, files) = (workspace.keep(&protected), workspace.tree_files());
-    let (end, output) = run_check(workspace, shell, command, time_left, cancel, &mut |_| {});
+    let (kept, tree) = (workspace.keep(&protected), Tree::of(top));
+    let (end, output) = run_check(workspace, shell, command, prepared.time_left(), cancel, &mut |_| {});
     workspace.put_back(&kept);
-    let made = workspace.new_since(&files);
+    let made = tree.new_paths();
     let first = match end {
         CheckEnd::Passed => {
             let mut outcome = TurnOutcome::ended(Ending::Done);

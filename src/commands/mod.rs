@@ -29,6 +29,7 @@ pub mod tools;
 pub mod tui;
 
 use crate::chat::escape::escape_line;
+use crate::config::Config;
 use crate::workspace::{Recovery, Workspace};
 use std::io::Write;
 use std::path::Path;
@@ -74,6 +75,14 @@ fn use_state(workspace: &mut Workspace, state: &Path) -> Recovery {
     let recovery = workspace.use_state(state);
     recovery.lines().iter().for_each(|line| tell(line));
     recovery
+}
+
+/// What a user is told of a repository's settings that were left unread.
+fn not_trusted(config: &Config) -> Vec<String> {
+    let told = config.ignored_file.iter().map(|file| {
+        format!("{} is not read: this repository is not trusted (qwright --trust reads it)", file.display())
+    });
+    told.collect()
 }
 
 /// A line on standard error; one that nobody reads is lost.

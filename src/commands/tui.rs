@@ -6,15 +6,16 @@ use super::{CommandResult, Failure, exit, load, rules};
 use crate::agent::protocol::ApprovalMode;
 use crate::agent::{self, Limits, Session, SessionOptions};
 use crate::cli::{ModelArgs, RuleArgs};
-use crate::config::{Config, LoadOptions, Switch, ThemeChoice};
+use crate::config::{Config, LoadOptions, Switch, ThemeChoice, trust};
 use crate::engine::bandwidth;
 use crate::hub::{self, HubError, KvWidth, PullOptions, PullProgress, machine, plan};
 use crate::tui::input::{Ask, Choice, Start, Told, Which};
 use crate::tui::theme::ThemeName;
 use crate::tui::{self, Host, Outbox};
-use crate::workspace::Workspace;
 use crate::workspace::shell::{Shell, ShellSettings};
-use std::io::{IsTerminal, Write};
+use crate::workspace::{ReadContent, Workspace};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,11 +53,14 @@ pub struct TuiArgs {
     /// What commands run in: auto, full, reduced or none. With none they can do what you can
     #[arg(long, value_name = "TIER")]
     pub sandbox: Option<String>,
+    /// Trust this repository, from now on: its settings (.qwright/config.toml) and commands (.qwright/commands) are read
+    #[arg(long)]
+    pub trust: bool,
     /// Go on with the latest session of this directory
     #[arg(short = 'c', long = "continue", conflicts_with = "resume")]
     pub continue_latest: bool,
-    /// Go on with this session (its id, or the beginning of it)
-    #[arg(short = 'r', long, value_name = "ID")]
+    /// Go on with this session (its id, or the beginning of it); without an ID choose one from a list
+    #[arg(short = 'r', long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
     pub resume: Option<String>,
     /// With -c or -r: leave that session as it is and go on under a new id
     #[arg(long)]
@@ -86,11 +90,12 @@ impl TuiArgs {
             options.flags.extend(value.map(|value| (key, value, flag)));
         }
         options.flags.extend(self.rules.flags());
-        options
+        options.in_repository(self.directory.as_deref().unwrap_or(Path::new(".")), self.trust, true)
     }
 
     fn session(&self) -> Which {
         match (&self.resume, self.continue_latest, self.fork) {
+            (Some(id), ..) if id.is_empty() => Which::New,
             (Some(id), _, true) => Which::ForkId(id.clone()),
             (Some(id), _, false) => Which::Id(id.clone()),
             (None, true, true) => Which::ForkLatest,
@@ -105,7 +110,8 @@ pub fn command(args: TuiArgs) -> CommandResult {
         return Err(Failure::new(exit::USAGE, "the interface needs a terminal")
             .hint("without one: qwright exec \"what to do\" (qwright --help lists the commands)"));
     }
-    let config = Config::load(&args.load_options())?;
+    let options = args.load_options();
+    let config = Config::load(&options)?;
     // A rule that cannot be read is said before the screen is taken.
     rules::source(&config)?;
     let directory = args.directory.clone().unwrap_or_else(|| PathBuf::from("."));
@@ -114,6 +120,21 @@ pub fn command(args: TuiArgs) -> CommandResult {
     })?;
     let root = workspace.root().to_path_buf();
     let state = config.dirs.state().ok();
+    let repository = trust::repository_of(&root);
+    if args.trust
+        && let Some(state) = &state
+    {
+        trust::trust(state, &repository).map_err(|error| {
+            Failure::new(exit::USAGE, format!("it cannot be kept that this repository is trusted: {error}"))
+                .hint("see that the state directory can be written")
+        })?;
+    }
+    let choose = args.resume.as_deref() == Some("");
+    if choose && args.fork {
+        return Err(
+            Failure::new(exit::USAGE, "--fork needs to know the session").hint("name it: -r ID --fork")
+        );
+    }
     let theme = theme(&config);
     let start = Start {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -121,10 +142,11 @@ pub fn command(args: TuiArgs) -> CommandResult {
         // A repository without a commit has words in place of a name.
         branch: workspace.git_branch().filter(|branch| !branch.contains(' ')),
         history: state.as_deref().map(history).unwrap_or_default(),
-        commands: own_commands(&config),
+        commands: own_commands(&config, options.trusted.then_some(&*repository)),
         theme: None,
         vim: config.settings.vim == Some(Switch::On),
         prompt: args.prompt.clone(),
+        choose,
     };
     let mut host = TuiHost {
         args,
@@ -175,7 +197,10 @@ impl Host for TuiHost {
         if let Some(start) = self.start.take() {
             outbox.tell(Told::Start(Box::new(start)));
         }
-        self.ask(Ask::Open { model: None, session: self.args.session() }, outbox);
+        // Without a name the user chooses first.
+        if self.args.resume.as_deref() != Some("") {
+            self.ask(Ask::Open { model: None, session: self.args.session() }, outbox);
+        }
     }
 
     fn ask(&mut self, ask: Ask, outbox: &Outbox) {
@@ -221,19 +246,38 @@ impl Host for TuiHost {
                 let line = serde_json::Value::from(text).to_string();
                 self.append("history.jsonl", &line);
             }
-            Ask::Memory => {
-                let text = std::fs::read_to_string(root.join(MEMORY)).unwrap_or_default();
-                outbox.tell(Told::Memory { path: MEMORY.into(), text });
+            Ask::Memory => outbox.tell(match memory(&root) {
+                Ok(text) => Told::Memory { path: MEMORY.into(), text },
+                Err(why) => Told::Note(format!("{MEMORY} cannot be edited here: {why}")),
+            }),
+            Ask::SaveMemory(text) => {
+                let saved = Workspace::open(&root, &[]).and_then(|workspace| {
+                    // It was read for the editor, if it is there.
+                    let _ = workspace.read(MEMORY);
+                    workspace.write(MEMORY, &text)
+                });
+                outbox.tell(Told::Saved(match saved {
+                    Ok(_) => format!("{MEMORY} is saved; a new session reads it."),
+                    Err(error) => format!("{MEMORY} could not be saved: {error}"),
+                }));
             }
-            Ask::SaveMemory(text) => match std::fs::write(root.join(MEMORY), text) {
-                Ok(()) => outbox.tell(Told::Saved(format!("{MEMORY} is saved; a new session reads it."))),
-                Err(error) => outbox.tell(Told::Saved(format!("{MEMORY} could not be saved: {error}"))),
-            },
         }
     }
 }
 
 const MEMORY: &str = "AGENTS.md";
+
+/// The text of the memory file, empty where there is none; an error in words where it is there and no text of ours.
+fn memory(root: &Path) -> Result<String, String> {
+    if root.join(MEMORY).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(String::new());
+    }
+    let workspace = Workspace::open(root, &[]).map_err(|error| error.to_string())?;
+    match workspace.read(MEMORY).map_err(|error| error.to_string())?.content {
+        ReadContent::Text(text) if text.valid_utf8 => Ok(text.shown().into_owned()),
+        _ => Err("it is no UTF-8 text".into()),
+    }
+}
 
 impl TuiHost {
     /// A line more in a file of the state directory; without one nothing is kept.
@@ -271,7 +315,8 @@ fn open(
     let usage = |message: String, hint: &str| Failure::new(exit::USAGE, message).hint(hint);
     let mut workspace = Workspace::open(root, &[])
         .map_err(|error| usage(error.to_string(), "name a directory of yours with -C"))?;
-    let notices = state.as_deref().map(|state| workspace.use_state(state).lines()).unwrap_or_default();
+    let mut notices = state.as_deref().map(|state| workspace.use_state(state).lines()).unwrap_or_default();
+    notices.extend(super::not_trusted(&config));
     let shell = Shell::with(ShellSettings {
         choice: sandbox_choice(&config),
         hidden: state.iter().cloned().collect(),
@@ -465,17 +510,23 @@ fn history(state: &Path) -> Vec<String> {
     texts[texts.len().saturating_sub(HISTORY)..].to_vec()
 }
 
-/// `NAME.md` in the folder `commands` of the user's settings.
-fn own_commands(config: &Config) -> Vec<(String, String)> {
-    let Ok(file) = config.dirs.config_file() else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(file.with_file_name("commands")) else { return Vec::new() };
-    let mut commands: Vec<(String, String)> = entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let name = path.file_name()?.to_str()?.strip_suffix(".md")?.to_string();
-            Some((name, std::fs::read_to_string(&path).ok()?))
-        })
-        .collect();
-    commands.sort();
-    commands
+/// `NAME.md` in the folder `commands` of the user's settings, and of those of a repository that is trusted; the user's
+/// own win.
+fn own_commands(config: &Config, trusted: Option<&Path>) -> Vec<(String, String)> {
+    let own = config.dirs.config_file().ok().map(|file| file.with_file_name("commands"));
+    let theirs = trusted.map(|repository| repository.join(".qwright/commands"));
+    let mut commands = BTreeMap::new();
+    for (folder, links) in [(theirs, false), (own, true)] {
+        let entries =
+            folder.and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+        // A link of a repository may lead anywhere.
+        for entry in entries.filter(|entry| links || entry.file_type().is_ok_and(|kind| kind.is_file())) {
+            if let Some(name) = entry.file_name().to_str().and_then(|name| name.strip_suffix(".md"))
+                && let Ok(text) = std::fs::read_to_string(entry.path())
+            {
+                commands.insert(name.to_string(), text);
+            }
+        }
+    }
+    commands.into_iter().collect()
 }

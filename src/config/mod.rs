@@ -6,6 +6,7 @@
 
 mod dirs;
 mod keys;
+pub mod trust;
 
 pub use dirs::{Dirs, Env};
 pub use keys::{
@@ -79,6 +80,21 @@ pub struct LoadOptions {
     pub trusted: bool,
     /// (key, value, the flag as typed, e.g. `--kv`), in the order given.
     pub flags: Vec<(&'static str, String, &'static str)>,
+}
+
+impl LoadOptions {
+    /// With the settings of the repository around `dir`, which are read only if it is trusted: by `said`, or for good
+    /// where `stored` says to look.
+    pub fn in_repository(mut self, dir: &Path, said: bool, stored: bool) -> Self {
+        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+        let known = || {
+            let state = Dirs::new(&self.env).state();
+            state.is_ok_and(|state| trust::is_trusted(&state, &trust::repository_of(&dir)))
+        };
+        self.trusted = said || stored && known();
+        self.repository_file = repository_file(&dir);
+        self
+    }
 }
 
 /// All settings with their origins, and the directories.

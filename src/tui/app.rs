@@ -16,6 +16,9 @@ use crate::agent::protocol::{ApprovalMode, HeldRule, Op, Query};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+/// Whoever pauses for so long has stopped writing.
+pub const SETTLE: Duration = Duration::from_millis(400);
+
 /// What fills the screen, or the lower part of it, in place of the composer.
 pub enum Overlay {
     Help { top: usize },
@@ -89,7 +92,16 @@ pub struct App {
     pub ctrl_c: Option<Instant>,
     pub escape: Option<Instant>,
     pub last_key: Option<Instant>,
-    pub asked_at: Option<Instant>,
+    /// The user was writing when a question came up, and has not paused since.
+    pub typing_on: bool,
+    /// The mode that was chosen while no session was there to be told.
+    pub chosen_mode: Option<ApprovalMode>,
+    /// The conversation that is to go on, while its session is not there.
+    pub left: Option<String>,
+    /// What is opened once the session that is being opened is there.
+    pub next: Option<(Option<String>, Which)>,
+    /// A command of the user's own runs: what they sent behind it waits.
+    pub own_runs: bool,
     /// A word on the status line that goes with the next key.
     pub hint: Option<String>,
     /// Turns that are taken back by `/rewind`, the words of the last one go to the composer.
@@ -126,7 +138,11 @@ impl App {
             ctrl_c: None,
             escape: None,
             last_key: None,
-            asked_at: None,
+            typing_on: false,
+            chosen_mode: None,
+            left: None,
+            next: None,
+            own_runs: false,
             hint: None,
             taking_back: false,
             plan: String::new(),
@@ -178,9 +194,21 @@ impl App {
         self.transcript.push(Kind::Error { message: message.to_string(), hint });
     }
 
+    /// Puts a text into the composer; what was offered for the one before goes.
+    pub fn compose(&mut self, text: &str) {
+        self.popup = None;
+        self.composer.set(text);
+    }
+
     /// Sends a request, or keeps it until the turn that runs has ended.
     pub fn submit(&mut self, text: String) {
+        match self.phase {
+            Phase::NoModel => self.note("It waits for a model: /model lists what this machine can run."),
+            Phase::Gone => self.note("It waits for a session: /resume goes on with one, /model begins one."),
+            _ => {}
+        }
         self.transcript.scroll_to_end();
+        self.taking_back = false;
         self.queue.push_back(text);
         self.send_next();
     }
@@ -197,12 +225,19 @@ impl App {
     }
 
     pub fn send_next(&mut self) {
-        if self.phase == Phase::Ready
-            && self.sent.is_none()
-            && let Some(text) = self.queue.pop_front()
-        {
-            self.sent = Some(text.clone());
-            self.send(Op::Submit { text });
+        if self.phase != Phase::Ready || self.sent.is_some() || self.own_runs {
+            return;
+        }
+        let Some(text) = self.queue.pop_front() else { return };
+        match text.strip_prefix('!') {
+            Some(command) => {
+                self.own_runs = true;
+                self.send(Op::Shell { command: command.to_string() });
+            }
+            None => {
+                self.sent = Some(text.clone());
+                self.send(Op::Submit { text });
+            }
         }
     }
 
@@ -214,24 +249,58 @@ impl App {
         if !self.queue.is_empty() {
             let waiting: Vec<String> = self.queue.drain(..).collect();
             let text = [waiting.join("\n"), self.composer.text().to_string()].join("\n");
-            self.composer.set(text.trim_end_matches('\n'));
+            self.compose(text.trim_end_matches('\n'));
         }
     }
 
     pub fn set_mode(&mut self, mode: ApprovalMode) {
         self.mode = mode;
-        if self.session.is_some() {
-            self.send(Op::SetMode { mode });
+        match self.session {
+            Some(_) => self.send(Op::SetMode { mode }),
+            None => self.chosen_mode = Some(mode),
         }
     }
 
-    /// Ends the session that runs, if one does, and opens another.
+    /// The conversation that is on the screen, also where its session is gone.
+    pub fn at_hand(&self) -> Which {
+        let session = self.session.as_ref().map(|session| &session.id).filter(|_| self.has_requests());
+        session.or(self.left.as_ref()).map_or(Which::New, |id| Which::Id(id.clone()))
+    }
+
+    fn has_requests(&self) -> bool {
+        !self.transcript.requests().is_empty()
+    }
+
+    /// Goes on with what is at hand, led by another model, in the mode that was chosen.
+    pub fn change_model(&mut self, model: String) {
+        let session = self.at_hand();
+        if session != Which::New {
+            // It comes back as the session tells it.
+            self.transcript.clear();
+        }
+        self.chosen_mode = Some(self.mode);
+        self.open(Some(model), session);
+    }
+
+    /// Ends the session that runs, if one does, and opens another. While one is being opened the other waits for it.
     pub fn open(&mut self, model: Option<String>, session: Which) {
         self.overlay = None;
         self.sent = None;
-        if self.session.take().is_some() {
+        self.own_runs = false;
+        if self.phase == Phase::Loading {
+            self.note("It is opened when the model is loaded.");
+            self.next = Some((model, session));
+            return;
+        }
+        if let Which::Id(id) = &session {
+            self.left = Some(id.clone());
+        }
+        if self.session.take().is_some() || matches!(self.phase, Phase::Switching { .. }) {
+            let leaving = !matches!(self.phase, Phase::Switching { .. });
             self.phase = Phase::Switching { model, session };
-            self.send(Op::Quit);
+            if leaving {
+                self.send(Op::Quit);
+            }
         } else {
             self.phase = Phase::Loading;
             self.effects.push(Effect::Ask(Ask::Open { model, session }));
@@ -241,6 +310,10 @@ impl App {
     fn gone(&mut self) {
         self.meter.end_turn();
         self.transcript.stop();
+        self.own_runs = false;
+        if let Some(session) = self.session.as_ref().filter(|_| self.has_requests()) {
+            self.left = Some(session.id.clone());
+        }
         match std::mem::replace(&mut self.phase, Phase::Gone) {
             Phase::Switching { model, session } => {
                 self.phase = Phase::Loading;
@@ -263,8 +336,13 @@ impl App {
             Told::Note(text) => self.note(&text),
             Told::Failed { message, hint } => {
                 self.meter.end_turn();
-                self.phase = Phase::Gone;
+                // A download that failed leaves the list to choose from.
+                let is_pull = matches!(self.phase, Phase::Pulling(_));
+                self.phase = if is_pull { Phase::NoModel } else { Phase::Gone };
                 self.error(&message, hint.as_deref());
+                if let Some((model, session)) = self.next.take() {
+                    self.open(model, session);
+                }
             }
             Told::NoModel => {
                 self.phase = Phase::NoModel;
@@ -274,7 +352,8 @@ impl App {
             Told::Plan { machine, rows } => {
                 self.meter.end_turn();
                 let title = format!("No model is here yet. This machine can run:\n{machine}");
-                self.overlay = Some(Overlay::Picker(Picker::new(About::First, &title, rows)));
+                self.guard(now);
+                self.offer(About::First, &title, rows);
             }
             Told::Pulling { done, total, note } => {
                 if let Some(note) = note {
@@ -291,7 +370,9 @@ impl App {
             Told::Sessions(choices) => self.pick(About::Session, "Resume which session?", choices),
             Told::Files(files) => {
                 self.files = files;
-                self.complete();
+                if self.overlay.is_none() {
+                    self.complete();
+                }
             }
             Told::Memory { path, text } => {
                 self.effects.push(Effect::Edit { text, name: path, purpose: Purpose::Memory });
@@ -302,9 +383,26 @@ impl App {
 
     fn pick(&mut self, about: About, title: &str, choices: Vec<Choice>) {
         if choices.is_empty() {
+            if self.phase == Phase::Idle {
+                self.open(None, Which::New);
+            }
             return self.note("There is nothing to choose from.");
         }
-        self.overlay = Some(Overlay::Picker(Picker::new(about, title, choices)));
+        self.offer(about, title, choices);
+    }
+
+    /// A list that took its time covers no question that came up meanwhile.
+    fn offer(&mut self, about: About, title: &str, choices: Vec<Choice>) {
+        match &self.overlay {
+            Some(Overlay::Approval(_)) => {}
+            Some(Overlay::Review(review)) if review.id().is_some() => {}
+            _ => self.overlay = Some(Overlay::Picker(Picker::new(about, title, choices))),
+        }
+    }
+
+    /// A question comes up: whoever is writing goes on writing.
+    pub fn guard(&mut self, now: Instant) {
+        self.typing_on = self.last_key.is_some_and(|key| now.duration_since(key) < SETTLE);
     }
 
     fn begin(&mut self, start: Start) {
@@ -321,7 +419,11 @@ impl App {
         if let Some(prompt) = &start.prompt {
             self.queue.push_back(prompt.clone());
         }
+        let choose = start.choose;
         self.start = start;
+        if choose {
+            self.slash("/resume");
+        }
     }
 
     fn edited(&mut self, purpose: Purpose, text: Option<String>, problem: Option<String>) {
@@ -330,7 +432,7 @@ impl App {
         }
         let Some(text) = text else { return };
         match purpose {
-            Purpose::Composer => self.composer.set(text.trim_end_matches('\n')),
+            Purpose::Composer => self.compose(text.trim_end_matches('\n')),
             Purpose::Memory => self.effects.push(Effect::Ask(Ask::SaveMemory(text))),
             Purpose::Plan => self.plan_edited(&text),
             Purpose::Hunk => {
@@ -404,7 +506,12 @@ mod tests {
     impl Driven {
         fn new() -> Self {
             let mut driven = Self { app: App::new(ThemeName::Plain), now: Instant::now() };
-            driven.event(Event::SessionStarted {
+            driven.begin();
+            driven
+        }
+
+        fn begin(&mut self) -> Vec<Effect> {
+            self.event(Event::SessionStarted {
                 id: "s".into(),
                 model: "m".into(),
                 context: 1000,
@@ -413,8 +520,7 @@ mod tests {
                 sandbox: "full".into(),
                 sandbox_note: String::new(),
                 tools: Vec::new(),
-            });
-            driven
+            })
         }
 
         fn event(&mut self, event: Event) -> Vec<Effect> {
@@ -481,6 +587,114 @@ mod tests {
         assert!(d.typed("y").is_empty() && d.app.overlay.is_some());
         d.now += Duration::from_secs(1);
         assert_eq!(d.typed("y"), [Effect::Op(Op::Approve { id: 7, decision: Decision::Allow })]);
+    }
+
+    fn ask_to_run(id: u64) -> Event {
+        Event::ApprovalRequested {
+            id,
+            name: "run_shell_command".into(),
+            summary: String::new(),
+            access: Access::Execute,
+            reason: String::new(),
+            preview: None,
+            changes: Vec::new(),
+            command: Some("make".into()),
+            suggested: "allow run_shell_command(make)".parse().ok(),
+        }
+    }
+
+    #[test]
+    fn whoever_writes_on_through_a_question_writes_and_answers_nothing() {
+        let mut d = Driven::new();
+        d.typed("x\n");
+        d.event(Event::TurnStarted);
+        d.typed("it ma");
+        d.app.handle(Input::Agent(ask_to_run(7)), d.now);
+        for c in "y be any key".chars() {
+            d.now += Duration::from_millis(300);
+            assert!(d.typed(&c.to_string()).is_empty());
+        }
+        assert!(d.key(KeyCode::Esc, KeyModifiers::NONE).is_empty() && d.app.overlay.is_some());
+        assert_eq!(d.app.composer.text(), "it may be any key");
+    }
+
+    #[test]
+    fn a_rule_for_good_is_made_by_its_own_key_alone() {
+        for (code, modifiers) in [
+            (KeyCode::Char('a'), KeyModifiers::NONE),
+            (KeyCode::Char('A'), KeyModifiers::CONTROL),
+            (KeyCode::Char('y'), KeyModifiers::CONTROL),
+            (KeyCode::Char('y'), KeyModifiers::ALT),
+        ] {
+            let mut d = Driven::new();
+            d.event(ask_to_run(7));
+            d.now += Duration::from_secs(1);
+            assert!(d.key(code, modifiers).is_empty() && d.app.overlay.is_some(), "{code:?} {modifiers:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_offered_for_a_text_goes_with_it() {
+        let mut d = Driven::new();
+        d.app.files = vec!["list.txt".into()];
+        d.typed("please see @li");
+        assert!(d.app.popup.is_some());
+        d.app.handle(
+            Input::Edited { purpose: Purpose::Composer, text: Some("日本".into()), problem: None },
+            d.now,
+        );
+        assert_eq!(d.typed("\n"), [remember("日本"), submit("日本")]);
+    }
+
+    #[test]
+    fn a_mode_that_was_chosen_before_the_session_began_holds() {
+        let mut d = Driven { app: App::new(ThemeName::Plain), now: Instant::now() };
+        d.typed("/plan do it\n");
+        assert_eq!(d.app.mode, ApprovalMode::Plan);
+        let effects = d.begin();
+        assert_eq!(effects, [Effect::Op(Op::SetMode { mode: ApprovalMode::Plan }), submit("do it")]);
+    }
+
+    #[test]
+    fn a_model_that_cannot_be_had_costs_no_conversation() {
+        let mut d = Driven::new();
+        d.typed("one\n");
+        d.event(Event::TurnStarted);
+        d.event(finished(Ending::Done));
+        assert_eq!(d.typed("/model typo\n").last(), Some(&Effect::Op(Op::Quit)));
+        let open = |model: &str| {
+            Effect::Ask(Ask::Open { model: Some(model.into()), session: Which::Id("s".into()) })
+        };
+        assert_eq!(d.app.handle(Input::AgentGone, d.now), [open("typo")]);
+        d.app.handle(Input::Told(Told::Failed { message: "no".into(), hint: None }), d.now);
+        assert_eq!(d.typed("/model good\n").last(), Some(&open("good")));
+    }
+
+    #[test]
+    fn what_is_sent_behind_a_command_of_the_users_own_waits_for_it() {
+        let mut d = Driven::new();
+        let run = || Effect::Op(Op::Shell { command: "make".into() });
+        assert_eq!(d.typed("!make\n"), [remember("!make"), run()]);
+        assert_eq!(d.typed("next\n"), [remember("next")]);
+        let done =
+            |id| Event::ToolCallFinished { id, name: "shell".into(), ok: true, summary: String::new() };
+        assert_eq!(d.event(done(1)), [submit("next")]);
+        // And a command waits for the turn.
+        d.event(Event::TurnStarted);
+        assert_eq!(d.typed("!make\n"), [remember("!make")]);
+        assert_eq!(d.event(finished(Ending::Done)), [run()]);
+        assert_eq!(d.typed("then\n"), [remember("then")]);
+        assert_eq!(d.key(KeyCode::Esc, KeyModifiers::NONE), [Effect::Op(Op::Interrupt)]);
+        assert_eq!(d.app.composer.text(), "then");
+    }
+
+    #[test]
+    fn a_list_that_comes_late_covers_no_question() {
+        let mut d = Driven::new();
+        d.event(ask_to_run(7));
+        let choice = Choice { value: "m".into(), ..Choice::default() };
+        d.app.handle(Input::Told(Told::Models(vec![choice])), d.now);
+        assert!(matches!(d.app.overlay, Some(Overlay::Approval(_))));
     }
 
     #[test]

@@ -102,9 +102,10 @@ impl Approval {
             KeyCode::PageDown => self.top += 5,
             KeyCode::Enter => return self.choose(answers[self.at].1),
             KeyCode::Esc => return self.choose(Answer::No),
-            KeyCode::Char(c) => {
+            // `a` is no `A`: that one holds for good.
+            KeyCode::Char(c) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
                 let by_number = c.to_digit(10).and_then(|n| answers.get((n as usize).checked_sub(1)?));
-                let by_key = answers.iter().find(|(key, ..)| key.eq_ignore_ascii_case(&c));
+                let by_key = answers.iter().find(|(key, ..)| *key == c);
                 if let Some((_, answer, _)) = by_key.or(by_number) {
                     return self.choose(*answer);
                 }

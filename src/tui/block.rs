@@ -85,6 +85,8 @@ impl Kind {
 #[derive(Debug)]
 pub struct Block {
     pub kind: Kind,
+    /// Bytes that were written at the end of the block before and at the start of this one where an answer was cut.
+    pub seam: (usize, usize),
     gap: bool,
     kept: Option<(Look, Vec<Line<'static>>)>,
     colours: Colours,
@@ -92,7 +94,7 @@ pub struct Block {
 
 impl Block {
     pub fn new(kind: Kind, gap: bool) -> Self {
-        Self { kind, gap, kept: None, colours: Colours::default() }
+        Self { kind, seam: (0, 0), gap, kept: None, colours: Colours::default() }
     }
 
     /// The kind, to change it: it is laid out anew.
@@ -217,11 +219,22 @@ fn call_line(call: &Call, look: &Look) -> Line<'static> {
 
 /// Lines added and removed by a unified diff.
 pub fn count_diff(diff: &str) -> (usize, usize) {
-    let body = diff.lines().filter(|line| !line.starts_with("+++ ") && !line.starts_with("--- "));
-    body.fold((0, 0), |(added, removed), line| match line.as_bytes().first() {
-        Some(b'+') => (added + 1, removed),
-        Some(b'-') => (added, removed + 1),
-        _ => (added, removed),
+    parted(diff).filter(|(header, _)| !header).fold((0, 0), |(added, removed), (_, line)| {
+        match line.as_bytes().first() {
+            Some(b'+') => (added + 1, removed),
+            Some(b'-') => (added, removed + 1),
+            _ => (added, removed),
+        }
+    })
+}
+
+/// The lines of a diff, and whether each belongs to the header of a file: behind the first hunk a line that begins with
+/// two or three signs is one of text.
+fn parted(diff: &str) -> impl Iterator<Item = (bool, &str)> {
+    let mut in_header = true;
+    diff.lines().map(move |line| {
+        in_header = (in_header || line.starts_with("diff --git ")) && !line.starts_with("@@");
+        (in_header, line)
     })
 }
 
@@ -234,8 +247,8 @@ fn diff_lines(diff: &str, look: &Look, colours: &mut Colours) -> Vec<Line<'stati
     };
     let mut language = None;
     let mut body = Vec::new();
-    for line in diff.lines() {
-        if header(line) {
+    for (in_header, line) in parted(diff) {
+        if in_header && header(line) {
             let begins = line.starts_with("diff --git");
             language = highlight::diff_language(line).or(language.filter(|_| !begins));
         } else {
@@ -254,4 +267,22 @@ fn diff_lines(diff: &str, look: &Look, colours: &mut Colours) -> Vec<Line<'stati
         lines.push(line(&more, theme.dim));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_text_are_no_header_whatever_they_begin_with() {
+        let diff = "diff --git a/q.sql b/q.sql\n--- a/q.sql\n+++ b/q.sql\n@@ -1,2 +1,2 @@\n--- old comment\n+++ new\n x\n\
+                    diff --git a/b b/b\n--- a/b\n+++ b/b\n@@ -1 +1 @@\n-x\n+y\n";
+        assert_eq!(count_diff(diff), (2, 2));
+        let look =
+            Look { columns: 80, expanded: true, theme: Theme::new(super::super::theme::ThemeName::Plain) };
+        let lines = diff_lines(diff, &look, &mut Colours::default());
+        let texts: Vec<String> = lines.iter().map(ToString::to_string).collect();
+        assert!(texts.iter().any(|line| line.contains("--- old comment")), "{texts:?}");
+        assert!(!texts.iter().any(|line| line.contains("q.sql")), "{texts:?}");
+    }
 }

@@ -226,6 +226,8 @@ impl Composer {
     }
 
     fn recall(&mut self, at: usize) {
+        // What was changed in an earlier one can be had back.
+        self.save();
         let writing = match self.recalled.take() {
             Some((_, writing)) => writing,
             None => self.text.clone(),

@@ -3,6 +3,10 @@
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// An editor has the terminal now.
+pub static RUNS: AtomicBool = AtomicBool::new(false);
 
 /// The text as it was saved; an error in words where the editor failed.
 pub fn edit(text: &str, name: &str) -> Result<String, String> {
@@ -38,5 +42,8 @@ pub fn edit(text: &str, name: &str) -> Result<String, String> {
         };
         Ok(Ok(after))
     };
-    run().unwrap_or_else(|error| Err(format!("the editor `{editor}` could not be used: {error}")))
+    RUNS.store(true, Ordering::SeqCst);
+    let edited = run();
+    RUNS.store(false, Ordering::SeqCst);
+    edited.unwrap_or_else(|error| Err(format!("the editor `{editor}` could not be used: {error}")))
 }

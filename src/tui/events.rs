@@ -6,7 +6,7 @@ use super::block::{Call, Kind, count_diff, counted};
 use super::input::Effect;
 use super::meter::{seconds, thousands};
 use super::review::Review;
-use crate::agent::protocol::{Access, Answer, Change, Ending, Event, Op, Past, Query, Rule, TurnOutcome};
+use crate::agent::protocol::{Access, Answer, Change, Ending, Event, Op, Past, Rule, TurnOutcome};
 use std::time::{Duration, Instant};
 
 /// The user may have gone away meanwhile, and is called when it is over.
@@ -19,11 +19,19 @@ impl App {
                 self.meter.end_turn();
                 self.meter.limit = context;
                 self.mode = mode;
+                self.own_runs = false;
                 if sandbox != "full" {
                     self.note(&sandbox_note);
                 }
                 self.session = Some(Session { id, model, directory, sandbox });
                 self.phase = Phase::Ready;
+                if let Some((model, session)) = self.next.take() {
+                    return self.open(model, session);
+                }
+                self.left = None;
+                if let Some(chosen) = self.chosen_mode.take().filter(|chosen| *chosen != mode) {
+                    self.set_mode(chosen);
+                }
                 self.send_next();
                 if self.sent.is_none() {
                     self.send(Op::Typing { text: String::new() });
@@ -42,7 +50,6 @@ impl App {
                     let message = format!("the session log is damaged in line {}", lines.join(", "));
                     self.error(&message, Some("what stood there is missing from the conversation"));
                 }
-                self.send(Op::Query { query: Query::History });
             }
             Event::TurnStarted => {
                 self.phase = Phase::Running;
@@ -108,7 +115,13 @@ impl App {
             Event::AsideDelta { .. } => self.meter.doing("answering beside", now),
             Event::AsideFinished { question, answer, problem, .. } => {
                 self.transcript.push(Kind::Note(format!("beside: {question}")));
-                self.transcript.push(Kind::Answer(problem.unwrap_or(answer)));
+                if !answer.trim().is_empty() {
+                    self.transcript.push(Kind::Answer(answer));
+                }
+                if let Some(problem) = problem {
+                    self.error(&problem, None);
+                }
+                self.went_by(now);
             }
             Event::Answer { answer } => self.answered(answer),
             // Nothing here asks for them.
@@ -125,14 +138,18 @@ impl App {
     fn went_by(&mut self, now: Instant) {
         match self.phase {
             Phase::Running => self.meter.doing("thinking", now),
-            _ => self.meter.end_turn(),
+            _ => {
+                self.meter.end_turn();
+                self.own_runs = false;
+                self.send_next();
+            }
         }
     }
 
     fn asked(&mut self, asked: Asked, now: Instant) {
         let Asked { id, name, summary, access, reason, preview, changes, command, suggested } = asked;
         self.meter.doing("waiting for you", now);
-        self.asked_at = Some(now);
+        self.guard(now);
         self.popup = None;
         self.overlay = Some(if changes.is_empty() {
             let body = match (&command, preview) {
@@ -154,7 +171,7 @@ impl App {
         {
             self.meter.turns = self.meter.turns.saturating_sub(1);
             if self.composer.is_empty() || self.taking_back {
-                self.composer.set(&words);
+                self.compose(&words);
             }
         }
         let mut lines = Vec::new();
@@ -264,6 +281,9 @@ impl App {
             self.phase = Phase::Ready;
         }
         self.offer_plan(outcome);
+        if self.overlay.is_some() {
+            self.guard(now);
+        }
         self.send_next();
     }
 }

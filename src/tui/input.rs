@@ -149,4 +149,6 @@ pub struct Start {
     pub vim: bool,
     /// Submitted at once.
     pub prompt: Option<String>,
+    /// Earlier sessions are offered first.
+    pub choose: bool,
 }

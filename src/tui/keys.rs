@@ -1,6 +1,6 @@
 //! What keys do. `KEYS` is what `?` shows; a test goes through it.
 
-use super::app::{App, Overlay, Phase, Popup};
+use super::app::{App, Overlay, Phase, Popup, SETTLE};
 use super::approval;
 use super::input::{Ask, Choice, Effect, Purpose, Which};
 use super::picker::{About, Picked, Picker, fuzzy};
@@ -11,10 +11,8 @@ use super::theme::{Theme, ThemeName};
 use super::vim;
 use crate::agent::protocol::{ApprovalMode, Op};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Keys typed in the middle of a word answer no question that comes up meanwhile.
-const SETTLE: Duration = Duration::from_millis(400);
 /// Completions shown at once.
 const COMPLETIONS: usize = 8;
 
@@ -27,7 +25,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("Ctrl+C", "interrupt, or clear the line; twice to leave"),
     ("Ctrl+D", "leave, when nothing is written"),
     ("Ctrl+Z", "suspend; fg comes back"),
-    ("Shift+Tab", "next approval mode"),
+    ("Shift+Tab", "next approval mode: default, auto-edit, plan"),
     ("Ctrl+O", "open or fold outputs, diffs and thinking"),
     ("Ctrl+R", "search what was sent before"),
     ("Ctrl+G", "write in $EDITOR"),
@@ -71,13 +69,18 @@ impl App {
             return self.effects.push(Effect::Suspend);
         }
         // A question that came up while the user was typing does not take what was meant for the composer.
-        if let Some(asked) = self.asked_at {
-            let was_typing = typed.is_some_and(|typed| asked.saturating_duration_since(typed) < SETTLE);
-            if was_typing
-                && now.saturating_duration_since(asked) < SETTLE
-                && matches!(key.code, KeyCode::Char(_) | KeyCode::Enter)
-            {
-                return;
+        self.typing_on &= typed.is_some_and(|typed| now.saturating_duration_since(typed) < SETTLE);
+        if self.typing_on && self.overlay.is_some() && !control && !alt {
+            match key.code {
+                KeyCode::Char(sign) if !self.is_normal() => {
+                    return self.composer.insert(sign.encode_utf8(&mut [0; 4]));
+                }
+                KeyCode::Backspace => {
+                    return self.composer.delete(self.composer.before(self.composer.cursor()));
+                }
+                KeyCode::Char(_) | KeyCode::Enter | KeyCode::Esc => return,
+                // Whoever moves in it has seen it.
+                _ => self.typing_on = false,
             }
         }
         if control && key.code == KeyCode::Char('c') {
@@ -100,8 +103,12 @@ impl App {
             }
             KeyCode::Esc => self.escape(now),
             KeyCode::BackTab => {
-                let at = ApprovalMode::ALL.iter().position(|mode| *mode == self.mode).unwrap_or(0);
-                self.set_mode(ApprovalMode::ALL[(at + 1) % ApprovalMode::ALL.len()]);
+                // Yolo is named: nobody gets there by one press too many.
+                self.set_mode(match self.mode {
+                    ApprovalMode::Default => ApprovalMode::AutoEdit,
+                    ApprovalMode::AutoEdit => ApprovalMode::Plan,
+                    ApprovalMode::Plan | ApprovalMode::Yolo => ApprovalMode::Default,
+                });
             }
             KeyCode::Char('o') if control => self.expanded = !self.expanded,
             KeyCode::Char('r') if control => self.overlay = Some(Overlay::Search(Search::default())),
@@ -172,19 +179,30 @@ impl App {
             }
             Phase::Pulling(_) => self.effects.push(Effect::Ask(Ask::CancelPull)),
             // A command of the user's own, or a compaction.
-            _ if self.meter.doing.is_some() || self.meter.progress.is_some() => self.interrupt(),
+            _ if self.own_runs || self.meter.doing.is_some() || self.meter.progress.is_some() => {
+                self.interrupt();
+            }
             _ if again && self.composer.is_empty() => {
                 self.escape = None;
                 self.rewind();
             }
-            _ if again => self.composer.clear(),
-            _ => self.hint = Some("Esc again goes back to an earlier request".into()),
+            _ if again => {
+                self.popup = None;
+                self.composer.clear();
+            }
+            _ if self.composer.is_empty() => {
+                self.hint = Some("Esc again goes back to an earlier request".into())
+            }
+            _ => self.hint = Some("Esc again clears what is written".into()),
         }
         self.interrupting &= self.phase == Phase::Running;
     }
 
     /// The requests of this session, the latest at hand.
     pub fn rewind(&mut self) {
+        if self.phase == Phase::Running {
+            return self.note("A turn runs: Esc interrupts it, then try again.");
+        }
         let requests = self.transcript.requests();
         let last = requests.len().saturating_sub(1);
         let choices: Vec<Choice> = requests
@@ -219,8 +237,11 @@ impl App {
                     Picked::Stay => {}
                     Picked::Close => {
                         self.overlay = None;
-                        if about == About::First {
-                            self.hint = Some("/model shows the list again".into());
+                        match about {
+                            About::First => self.hint = Some("/model shows the list again".into()),
+                            // None was chosen at the start.
+                            About::Session if self.phase == Phase::Idle => self.open(None, Which::New),
+                            _ => {}
                         }
                     }
                     Picked::Chosen(value) => {
@@ -245,7 +266,7 @@ impl App {
                 search::Outcome::Close => self.overlay = None,
                 search::Outcome::Take(text) => {
                     self.overlay = None;
-                    self.composer.set(&text);
+                    self.compose(&text);
                 }
             },
             None => {}
@@ -254,13 +275,7 @@ impl App {
 
     fn picked(&mut self, about: About, value: String) {
         match about {
-            About::Model => {
-                let session = match &self.session {
-                    Some(session) if !self.transcript.requests().is_empty() => Which::Id(session.id.clone()),
-                    _ => Which::New,
-                };
-                self.open(Some(value), session);
-            }
+            About::Model => self.change_model(value),
             About::Session => {
                 self.transcript.clear();
                 self.meter = Default::default();
@@ -298,7 +313,7 @@ impl App {
             KeyCode::Tab | KeyCode::Enter if key.modifiers.is_empty() => {
                 let (from, item) = (popup.from, popup.items[popup.at].0.clone());
                 self.popup = None;
-                let whole = self.composer.text()[from..self.composer.cursor()] == item;
+                let whole = self.composer.text().get(from..self.composer.cursor()) == Some(&item);
                 // What is already there in full is sent.
                 if key.code == KeyCode::Enter && whole {
                     return false;
@@ -360,15 +375,20 @@ impl App {
             KeyCode::Char('_' | '7' | '-') if control => c.undo(),
             KeyCode::Backspace => c.delete(c.before(c.cursor())),
             KeyCode::Delete => c.delete(c.after(c.cursor())),
+            // What was sent before is complete.
             KeyCode::Up => {
                 if !c.up() {
                     self.recall();
                 }
+                self.popup = None;
+                return self.read_ahead();
             }
             KeyCode::Down => {
                 if !c.down() {
                     c.later();
                 }
+                self.popup = None;
+                return self.read_ahead();
             }
             KeyCode::Char(sign) if !control && !alt => c.insert(sign.encode_utf8(&mut [0; 4])),
             _ => return,
@@ -379,7 +399,7 @@ impl App {
     /// What waits comes back first, then what was sent before.
     fn recall(&mut self) {
         match self.queue.pop_back() {
-            Some(text) if self.composer.is_empty() => self.composer.set(&text),
+            Some(text) if self.composer.is_empty() => self.compose(&text),
             Some(text) => self.queue.push_back(text),
             None => self.composer.earlier(),
         }
@@ -418,7 +438,8 @@ impl App {
             (_, None) => self.note("No session is open yet."),
             _ => {
                 self.transcript.scroll_to_end();
-                self.send(Op::Shell { command: command.to_string() });
+                self.queue.push_back(format!("!{command}"));
+                self.send_next();
             }
         }
     }

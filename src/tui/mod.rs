@@ -44,7 +44,7 @@ mod vim;
 use crate::agent::protocol::{Event, Op};
 use app::{App, Phase};
 use crossterm::event::{self, Event as TerminalEvent, KeyEventKind, MouseEventKind};
-use input::{Ask, Effect, Input, Told};
+use input::{Ask, Effect, Input, Purpose, Told};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,14 +98,10 @@ enum Incoming {
     Suspend,
     /// The program was stopped and goes on.
     Continued,
+    /// The user did something.
+    Woken,
     /// A polite kill, or the terminal is gone.
     End,
-}
-
-impl Incoming {
-    fn is_the_users(&self) -> bool {
-        matches!(self, Self::Input(Input::Key(_) | Input::Paste(_) | Input::Wheel(_) | Input::Resize))
-    }
 }
 
 /// How it ended.
@@ -126,12 +122,14 @@ struct Reader {
 /// Runs the interface until the user leaves.
 pub fn run(host: &mut dyn Host, theme: ThemeName) -> io::Result<Ended> {
     let (sender, inputs) = channel();
+    // What the user does waits behind nothing that the agent does.
+    let (presses, pressed) = channel();
     let outbox = Outbox(sender.clone());
     let (panics, panicked) = channel();
     terminal::tell_panics(panics);
     let mut screen = Screen::enter()?;
     signals(&sender)?;
-    let reader = read_terminal(sender.clone());
+    let reader = read_terminal(sender.clone(), presses);
     let mut ui = Interface {
         app: App::new(theme),
         host,
@@ -153,11 +151,18 @@ pub fn run(host: &mut dyn Host, theme: ThemeName) -> io::Result<Ended> {
         };
         match inputs.recv_timeout(wait) {
             Ok(incoming) => {
-                pace.change(incoming.is_the_users(), ui.take_in(incoming, &mut screen)?);
                 let until = Instant::now() + DRAIN;
-                while !ui.leaving && Instant::now() < until {
-                    let Ok(incoming) = inputs.try_recv() else { break };
-                    pace.change(incoming.is_the_users(), ui.take_in(incoming, &mut screen)?);
+                let mut next = Some(incoming);
+                while let Some(incoming) = next {
+                    while !ui.leaving
+                        && let Ok(input) = pressed.try_recv()
+                    {
+                        ui.input(input, &mut screen)?;
+                        pace.change(true, true);
+                    }
+                    pace.change(false, ui.take_in(incoming, &mut screen)?);
+                    let goes_on = !ui.leaving && Instant::now() < until;
+                    next = if goes_on { inputs.try_recv().ok() } else { None };
                 }
             }
             Err(RecvTimeoutError::Timeout) => pace.change(false, ui.app.is_alive()),
@@ -167,8 +172,11 @@ pub fn run(host: &mut dyn Host, theme: ThemeName) -> io::Result<Ended> {
             ui.input(Input::Panicked(message), &mut screen)?;
         }
         let now = Instant::now();
-        if pace.wait(now) == Some(Duration::ZERO) {
-            screen.draw(&mut ui.app, now)?;
+        if !ui.leaving && pace.wait(now) == Some(Duration::ZERO) {
+            // A terminal that takes nothing any more is gone; the session is not.
+            if screen.draw(&mut ui.app, now).is_err() {
+                ui.leave_killed();
+            }
             pace.drew(now);
         }
     }
@@ -262,12 +270,15 @@ impl Interface<'_> {
             Incoming::Agent(..) | Incoming::AgentGone(_) => return Ok(false),
             Incoming::Suspend => self.suspend(screen)?,
             Incoming::Continued => screen.clear()?,
-            Incoming::End => {
-                self.ended.killed = true;
-                self.leaving = true;
-            }
+            Incoming::End => self.leave_killed(),
+            Incoming::Woken => return Ok(false),
         }
         Ok(true)
+    }
+
+    fn leave_killed(&mut self) {
+        self.ended.killed = true;
+        self.leaving = true;
     }
 
     fn input(&mut self, input: Input, screen: &mut Screen) -> io::Result<()> {
@@ -302,7 +313,10 @@ impl Interface<'_> {
                 let edited = screen.lend(|| editor::edit(&text, &name))?;
                 self.reader.go_on();
                 let (text, problem) = match edited {
-                    Ok(after) => (Some(after).filter(|after| *after != text), None),
+                    // A plan that is as it was is carried out as it is.
+                    Ok(after) => {
+                        (Some(after).filter(|after| *after != text || purpose == Purpose::Plan), None)
+                    }
                     Err(problem) => (None, Some(problem)),
                 };
                 return Ok(self.app.handle(Input::Edited { purpose, text, problem }, Instant::now()));
@@ -326,13 +340,15 @@ impl Interface<'_> {
     /// Stops as a shell expects it, the terminal being as it was.
     fn suspend(&mut self, screen: &mut Screen) -> io::Result<()> {
         self.reader.pause();
-        screen.lend(|| {
-            let own = rustix::process::getpid();
-            let _ = rustix::process::kill_process(own, rustix::process::Signal::STOP);
-        })?;
+        screen.lend(stop)?;
         self.reader.go_on();
         Ok(())
     }
+}
+
+/// Stops this process until somebody has it go on.
+fn stop() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
 }
 
 impl Reader {
@@ -351,7 +367,7 @@ impl Reader {
     }
 }
 
-fn read_terminal(to: Sender<Incoming>) -> Reader {
+fn read_terminal(to: Sender<Incoming>, presses: Sender<Input>) -> Reader {
     let paused = Arc::new(AtomicBool::new(false));
     let idle = Arc::new(AtomicBool::new(false));
     let reader = Reader { paused: paused.clone(), idle: idle.clone() };
@@ -382,7 +398,7 @@ fn read_terminal(to: Sender<Incoming>) -> Reader {
                     return;
                 }
             };
-            if to.send(Incoming::Input(input)).is_err() {
+            if presses.send(input).is_err() || to.send(Incoming::Woken).is_err() {
                 return;
             }
         }
@@ -397,6 +413,15 @@ fn signals(to: &Sender<Incoming>) -> io::Result<()> {
     let to = to.clone();
     thread::spawn(move || {
         for signal in signals.forever() {
+            // The editor has the terminal, and what is pressed there is meant for it.
+            if editor::RUNS.load(Ordering::SeqCst) {
+                match signal {
+                    SIGTSTP => stop(),
+                    SIGHUP | SIGTERM => drop(to.send(Incoming::End)),
+                    _ => {}
+                }
+                continue;
+            }
             let incoming = match signal {
                 SIGTSTP => Incoming::Suspend,
                 SIGCONT => Incoming::Continued,

@@ -3,7 +3,7 @@
 
 use super::app::{App, Overlay, Phase};
 use super::input::{Ask, Choice, Effect, Which};
-use super::meter::thousands;
+use super::meter::{Meter, thousands};
 use super::picker::{About, Picker};
 use super::theme::ThemeName;
 use super::vim::Vim;
@@ -110,7 +110,7 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "clear",
-        help: "forget the conversation; files stay",
+        help: "begin a new conversation; files stay, /resume goes back",
         words: false,
         run: |app, _| app.clear(),
     },
@@ -178,17 +178,12 @@ impl App {
     fn model(&mut self, name: &str) {
         match name {
             _ if self.phase == Phase::Running => self.note("A turn runs: Esc interrupts it, then try again."),
-            "" if self.session.is_none() && self.start.prompt.is_none() => {
-                self.effects.push(Effect::Ask(Ask::Plan))
+            _ if matches!(self.phase, Phase::Pulling(_)) => {
+                self.note("A model comes: Esc stops the download.")
             }
+            "" if self.phase == Phase::NoModel => self.effects.push(Effect::Ask(Ask::Plan)),
             "" => self.effects.push(Effect::Ask(Ask::Models)),
-            name => {
-                let session = match &self.session {
-                    Some(session) if !self.transcript.requests().is_empty() => Which::Id(session.id.clone()),
-                    _ => Which::New,
-                };
-                self.open(Some(name.to_string()), session);
-            }
+            name => self.change_model(name.to_string()),
         }
     }
 
@@ -287,12 +282,19 @@ impl App {
         if self.phase == Phase::Running {
             return self.note("A turn runs: Esc interrupts it, then try again.");
         }
+        let before = match self.at_hand() {
+            Which::Id(id) => format!(" /resume {id} goes back to it."),
+            _ => String::new(),
+        };
         if self.session.is_some() {
             self.send(Op::Clear);
         }
+        self.left = None;
         self.transcript.clear();
-        self.meter.used = 0;
-        self.note("The conversation is forgotten; files are as they are.");
+        let limit = self.meter.limit;
+        self.meter = Meter::default();
+        self.meter.limit = limit;
+        self.note(&format!("A new conversation; files are as they are.{before}"));
     }
 
     fn copy(&mut self) {

@@ -27,11 +27,13 @@ pub struct Transcript {
     height: usize,
     /// The last block is an answer, or thinking, that may go on.
     open: bool,
+    /// The call that began last.
+    called: usize,
 }
 
 impl Default for Transcript {
     fn default() -> Self {
-        Self { blocks: Vec::new(), view: View::End, height: 24, open: false }
+        Self { blocks: Vec::new(), view: View::End, height: 24, open: false, called: 0 }
     }
 }
 
@@ -43,6 +45,9 @@ impl Transcript {
     pub fn push(&mut self, kind: Kind) {
         self.open = false;
         let gap = self.blocks.last().is_some_and(|above| kind.stands_apart(&above.kind));
+        if let Kind::Call(_) = kind {
+            self.called = self.blocks.len();
+        }
         self.blocks.push(Block::new(kind, gap));
     }
 
@@ -70,7 +75,10 @@ impl Transcript {
             answer.truncate(cut.at);
             answer.push_str(cut.close);
             let gap = cut.close.is_empty();
-            self.blocks.push(Block::new(Kind::Answer(rest), gap));
+            let seam = (cut.close.len(), cut.open.len());
+            let mut block = Block::new(Kind::Answer(rest), gap);
+            block.seam = seam;
+            self.blocks.push(block);
         }
     }
 
@@ -97,6 +105,11 @@ impl Transcript {
     }
 
     fn call(&self, id: u64) -> Option<usize> {
+        // Its output stands behind it, and there may be much of that.
+        let is_it = |block: &Block| matches!(&block.kind, Kind::Call(call) if call.id == id);
+        if self.blocks.get(self.called).is_some_and(is_it) {
+            return Some(self.called);
+        }
         self.blocks.iter().rposition(|block| matches!(&block.kind, Kind::Call(call) if call.id == id))
     }
 
@@ -118,7 +131,12 @@ impl Transcript {
     /// Output of a call as it comes, in pieces of any size.
     pub fn output(&mut self, id: u64, text: &str) {
         self.open = false;
-        let (shown, _) = self.shows(id);
+        let at = self.call(id);
+        let shown = match at.map(|at| &self.blocks[at].kind) {
+            Some(Kind::Call(call)) => call.shows().0,
+            _ => 0,
+        };
+        let count = text.bytes().filter(|byte| *byte == b'\n').count();
         for piece in text.split_inclusive('\n') {
             match self.blocks.last_mut().map(Block::change) {
                 Some(Kind::Output { call, text, lines, .. })
@@ -138,9 +156,9 @@ impl Transcript {
                     self.blocks.push(Block::new(kind, false));
                 }
             }
-            if let Some(call) = self.call_mut(id) {
-                call.output_lines += usize::from(piece.ends_with('\n'));
-            }
+        }
+        if let Some(Kind::Call(call)) = at.map(|at| self.blocks[at].change()) {
+            call.output_lines += count;
         }
     }
 
@@ -229,11 +247,16 @@ impl Transcript {
             .iter()
             .rposition(|block| !matches!(block.kind, Kind::Answer(_)))
             .map_or(0, |at| at + 1);
-        let texts = self.blocks[start..=end].iter().filter_map(|block| match &block.kind {
-            Kind::Answer(text) => Some(text.as_str()),
-            _ => None,
-        });
-        Some(texts.collect::<String>().trim().to_string())
+        let mut whole = String::new();
+        for block in &self.blocks[start..=end] {
+            if let Kind::Answer(text) = &block.kind {
+                // What was written in between so that each block is whole.
+                let (closed, opened) = block.seam;
+                whole.truncate(whole.len() - closed);
+                whole.push_str(&text[opened..]);
+            }
+        }
+        Some(whole.trim().to_string())
     }
 
     pub fn is_at_end(&self) -> bool {
@@ -252,6 +275,7 @@ impl Transcript {
     pub fn scroll(&mut self, by: isize, look: &Look) {
         let (mut block, mut line) = match self.view {
             View::At(block, line) => (block, line),
+            View::End if by == 0 => return,
             View::End => self.top_of_end(look),
         };
         if by < 0 {
@@ -299,6 +323,8 @@ impl Transcript {
 
     pub fn render(&mut self, area: Rect, buffer: &mut Buffer, look: &Look) {
         self.height = usize::from(area.height);
+        // Blocks may have become shorter, or the screen taller.
+        self.scroll(0, look);
         let (first, skip) = match self.view {
             View::End => self.top_of_end(look),
             View::At(block, line) => (block, line),
@@ -363,6 +389,38 @@ mod tests {
         assert_eq!(t.blocks.len(), 3);
         assert_eq!(t.last_answer().unwrap(), "one two\n\nthree\n\nfour");
         assert_eq!(screen(&mut t, 6), ["one two", "", "three", "", "four", ""]);
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_within_code_is_whole_for_whoever_copies_it() {
+        let mut t = Transcript::default();
+        let code: String = (0..700).map(|n| format!("let x{n} = {n};\n")).collect();
+        let answer = format!("So:\n\n```rust\n{code}```\n\nThat is all.");
+        for piece in answer.as_bytes().chunks(100) {
+            t.say(std::str::from_utf8(piece).unwrap());
+        }
+        assert!(t.blocks.len() > 3);
+        assert_eq!(t.last_answer().unwrap(), answer);
+    }
+
+    #[test]
+    fn the_view_is_never_behind_the_end() {
+        let mut t = Transcript::default();
+        t.say(&"word ".repeat(400));
+        screen(&mut t, 5);
+        t.scroll(-3, &look());
+        let wide = Look { columns: 200, ..look() };
+        let area = Rect::new(0, 0, 200, 5);
+        let mut buffer = Buffer::empty(area);
+        t.render(area, &mut buffer, &wide);
+        assert!((0..5).any(|y| buffer[(0, y)].symbol() == "w"));
+        // All of it is in view: there is nothing above to stay at.
+        let mut t = Transcript::default();
+        t.say("one");
+        screen(&mut t, 5);
+        t.scroll(-3, &look());
+        screen(&mut t, 5);
+        assert!(t.is_at_end());
     }
 
     #[test]

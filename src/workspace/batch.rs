@@ -9,7 +9,7 @@ use super::edit::{EditError, Nearest};
 use super::guard::Location;
 use super::patch::{self, FilePatch, Form, Hunk, Name, Patch, PlaceError, PlaceErrorKind};
 use super::write::{self, Attributes};
-use super::{Edit, Existing, Plan, Seen, Workspace, WorkspaceError, edit, editable, guard};
+use super::{Edit, Existing, Plan, Seen, Workspace, WorkspaceError, edit, editable, guard, with_execution};
 
 /// A change as a model asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -384,12 +384,7 @@ impl Batch<'_> {
         if let Some(executable) = executable
             && let Some(before) = &slot.before
         {
-            let mut stat = before.stat;
-            // Whoever may read may execute, as git does it.
-            stat.st_mode = match executable {
-                true => stat.st_mode | (stat.st_mode & 0o444) >> 2,
-                false => stat.st_mode & !0o111,
-            };
+            let stat = with_execution(before.stat, executable);
             slot.attributes = (stat.st_mode != before.stat.st_mode).then_some(Attributes::Like(stat));
         }
         Ok(())

@@ -115,6 +115,13 @@ impl Workspace {
         self.root().ancestors().nth(depth).unwrap_or(self.root()).to_path_buf()
     }
 
+    /// The directories above the workspace up to the top of its work tree, the nearest first.
+    pub fn enclosing(&self) -> Vec<PathBuf> {
+        let top = self.git_top();
+        let above = self.root().ancestors().skip(1);
+        above.take_while(|directory| directory.starts_with(&top)).map(Path::to_path_buf).collect()
+    }
+
     /// What the repository tracks in the workspace, whatever its ignore rules say.
     pub(super) fn git_tracked(&self) -> Vec<PathBuf> {
         let Ok(Place { repository, prefix }) = self.repository() else { return Vec::new() };

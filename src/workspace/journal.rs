@@ -11,6 +11,7 @@ use super::{Workspace, diff};
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// What commands made or removed is shown up to so many bytes of a file, and of all files together: a build may well
 /// write more than anyone can read.
@@ -38,6 +39,14 @@ pub struct Side {
     pub bytes: Option<Vec<u8>>,
 }
 
+/// Files and links that were touched, by their real paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    pub work: Vec<PathBuf>,
+    /// What the check built by itself, and nobody else touched.
+    pub built: Vec<PathBuf>,
+}
+
 impl FileChange {
     /// As git shows it: what cannot be shown as what is no text, a file that became a link as one that went and one
     /// that came.
@@ -58,11 +67,6 @@ impl FileChange {
         diff::unified_with_mode(&self.path, diff::Sides { before, after, mode: old }, new.unwrap_or(old))
     }
 
-    fn is_text(&self) -> bool {
-        let text = |side: &Side| side.bytes.as_ref().is_some_and(|bytes| !bytes.contains(&0));
-        self.before.iter().chain(&self.after).all(text)
-    }
-
     /// Both sides, where they are texts that differ.
     pub fn texts(&self) -> Option<(Option<String>, Option<String>)> {
         let text = |side: &Option<Side>| match side {
@@ -77,12 +81,13 @@ impl FileChange {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who changed something; where several did, the last of these has the say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum By {
-    Tool,
-    Command,
     /// The command that the work is to make pass (`check`).
     Check,
+    Command,
+    Tool,
 }
 
 /// One change of what stands at a place.
@@ -162,24 +167,54 @@ impl Workspace {
 
     pub fn changes_since(&self, mark: Mark) -> Vec<FileChange> {
         let state = self.state();
-        let mut first: BTreeMap<&Location, (&Entry, bool)> = BTreeMap::new();
-        for (number, entry) in &state.journal.entries {
-            if *number >= mark.0 {
-                let (_, built) = first.entry(&entry.location).or_insert((entry, true));
-                *built &= entry.by != By::Tool
-                    && (entry.by == By::Check || self.is_of_check(&self.guard.display(&entry.location)));
-            }
-        }
         let mut room = MOST_SHOWN_OF_ALL;
-        let changed = |(entry, built): (&Entry, bool)| {
-            let change = self.change(entry, &mut room)?;
-            // What a check alone did is none of the work's, but for texts that were there: it may write those for good.
-            let kept = !self.is_of_check(&change.path) && change.before.is_some() && change.is_text();
-            (!built || kept).then_some(change)
-        };
-        let mut changes: Vec<FileChange> = first.into_values().filter_map(changed).collect();
+        let (work, _) = self.touched_places(&state.journal, mark);
+        let mut changes: Vec<FileChange> =
+            work.into_iter().filter_map(|entry| self.change(entry, &mut room)).collect();
         changes.sort_by(|a, b| a.path.cmp(&b.path));
         changes
+    }
+
+    /// All that was touched in the session.
+    pub fn touched(&self) -> Touched {
+        let state = self.state();
+        let (work, built) = self.touched_places(&state.journal, Mark(0));
+        let paths = |entries: Vec<&Entry>| {
+            entries.into_iter().map(|entry| self.guard.absolute(&entry.location)).collect()
+        };
+        Touched { work: paths(work), built: paths(built) }
+    }
+
+    /// The first change of each place since `mark`: of those that are the work's, and of what the check built.
+    fn touched_places<'j>(&self, journal: &'j Journal, mark: Mark) -> (Vec<&'j Entry>, Vec<&'j Entry>) {
+        let mut places: BTreeMap<&Location, (&Entry, By)> = BTreeMap::new();
+        for (number, entry) in &journal.entries {
+            if *number >= mark.0 {
+                let (_, by) = places.entry(&entry.location).or_insert((entry, entry.by));
+                *by = (*by).max(entry.by);
+            }
+        }
+        let is_of_work = |(entry, by): &(&Entry, By)| {
+            let of_check = || self.is_of_check(&self.guard.absolute(&entry.location));
+            let is_text = || !self.is_binary(&entry.location);
+            match by {
+                By::Tool => true,
+                // Whatever it did to a text may be meant; a program that the check had built is built again.
+                By::Command => !of_check() || is_text(),
+                By::Check => false,
+            }
+        };
+        let (work, built): (Vec<_>, Vec<_>) = places.into_values().partition(is_of_work);
+        let entries = |all: Vec<(&'j Entry, By)>| all.into_iter().map(|(entry, _)| entry).collect();
+        (entries(work), entries(built))
+    }
+
+    /// As git sees it: a NUL among the first 8,000 bytes of what stands there.
+    fn is_binary(&self, location: &Location) -> bool {
+        let mut head = Vec::new();
+        let file = self.guard.open_file(location).ok().flatten();
+        let read = file.and_then(|(file, _)| file.take(8000).read_to_end(&mut head).ok());
+        read.is_some() && head.contains(&0)
     }
 
     /// What became of the place since `entry`; `None` where that is nothing that a diff shows.

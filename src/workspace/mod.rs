@@ -32,9 +32,10 @@ mod walk;
 mod write;
 
 pub use batch::{Change, ChangeError, ChangeErrorCode, FileEdit};
+pub use check::Tree;
 pub use edit::Edit;
 pub use entries::EntryKind;
-pub use journal::{FileChange, Mark, Side};
+pub use journal::{FileChange, Mark, Side, Touched};
 pub use keep::Kept;
 pub use pending::Recovery;
 pub use private::PrivateCopy;
@@ -357,6 +358,31 @@ impl Workspace {
         Ok(Plan { whole: false, ..self.plan(location, now, after.as_bytes().to_vec()) })
     }
 
+    /// Works out other bytes for a file. `before` is what it is thought to hold, `None` that it is not there.
+    fn plan_bytes(
+        &self,
+        path: &Path,
+        before: Option<&[u8]>,
+        after: Option<Vec<u8>>,
+        executable: bool,
+    ) -> Result<Plan, WorkspaceError> {
+        let location = self.guard.file(&path.to_string_lossy())?;
+        self.guard.check_writable(&location)?;
+        let now = self.existing(&location)?;
+        if now.as_ref().map(|now| &*now.bytes) != before {
+            let shown = self.guard.display(&location);
+            return Err(WorkspaceError::Stale(format!("{shown} was changed by someone else meanwhile")));
+        }
+        let attributes = match &now {
+            Some(now) => {
+                let stat = with_execution(now.stat, executable);
+                (stat.st_mode != now.stat.st_mode).then_some(Attributes::Like(stat))
+            }
+            None => Some(Attributes::New(if executable { 0o777 } else { 0o666 })),
+        };
+        Ok(self.plan_with(location, now, after, attributes))
+    }
+
     /// Plans and applies.
     pub fn edit(&self, path: &str, edit: &Edit) -> Result<Plan, WorkspaceError> {
         let plan = self.plan_edit(path, edit)?;
@@ -459,6 +485,15 @@ impl Workspace {
         // A panic elsewhere leaves maps that are whole: every insert is one step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whoever may read may execute, as git does it; or nobody may.
+fn with_execution(mut stat: Stat, executable: bool) -> Stat {
+    stat.st_mode = match executable {
+        true => stat.st_mode | (stat.st_mode & 0o444) >> 2,
+        false => stat.st_mode & !0o111,
+    };
+    stat
 }
 
 /// The text of a file that edits and patches may change.

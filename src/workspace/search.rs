@@ -191,7 +191,8 @@ impl Workspace {
         let files = walk(&top, Rules::SEARCH, None).flatten().filter_map(|entry| {
             let relative = entry.path().strip_prefix(&top).ok()?;
             let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
-            is_file.then(|| self.guard.display(&self.guard.beneath(&base, relative)))
+            (is_file && !self.is_of_check(entry.path()))
+                .then(|| self.guard.display(&self.guard.beneath(&base, relative)))
         });
         files.take(limit).collect()
     }

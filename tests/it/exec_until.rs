@@ -303,53 +303,90 @@ fn an_attempt_that_passes_can_be_a_patch() {
 #[test]
 fn what_a_check_leaves_behind_is_no_change_of_the_work() {
     let note = json!(call("write_file", &[("file_path", "built/notes.md"), ("content", "why\n")]));
-    // The check itself, as a turn that begins with it runs it, and the same by another line.
-    let again = || [run(CHECK), run("sh ./check.sh; true")];
+    // The check itself, as a turn that begins with it runs it, and the same for whoever reads only its end.
+    let again = || [run(CHECK), run("sh check.sh 2>&1 | tail -3")];
     let right = || {
-        let work = [note.clone(), edit("greet.sh", "helo", "hello")];
+        let work = [note.clone(), edit("greet.sh", "helo", "hello"), run("echo more >> built/by-command")];
         [&again()[..], &work, &again(), &[json!("It says hello.")]].concat()
     };
     let project = project();
-    // One is built where it is right at last, one is another each time.
+    // One is built where it is right at last, one is another each time, and one was there before.
     let check = format!(
-        "mkdir -p built/deep && printf 'x\\000y' > built/deep/x && date +%N > seen && printf \"\\000$(date +%N)\" > bin\n\
-        grep -q hello greet.sh && printf 'x\\000y' > program\n{}",
+        "mkdir -p built/deep && printf 'x\\000y' > built/deep/x && echo once > seen && printf \"\\000$(date +%N)\" > bin\n\
+        echo 2 > versions\n\
+        grep -q hello greet.sh && printf 'x\\000y' > program && echo ready > report.txt\n{}",
         text(&project, "check.sh")
     );
     std::fs::write(project.files.path().join("check.sh"), check).unwrap();
+    let made = |name: &str| project.files.path().join(name);
     let file = project.home.path().join("work.patch");
-    let patch = ["--attempts", "2", "-y", "--patch", file.to_str().unwrap()];
-    let told = |output: &Output| {
-        assert_code(output, 0);
-        let object = object(output);
-        let diff = object["diff"].as_str().unwrap();
-        let changed: Vec<&str> = diff.lines().filter(|line| line.starts_with("diff --git ")).collect();
-        let wanted = ["diff --git a/built/notes.md b/built/notes.md", "diff --git a/greet.sh b/greet.sh"];
-        assert_eq!(changed, wanted);
-        let log = newest_log(&project);
-        assert!(log.contains("Files:\\ncheck.sh\\ngreet.sh\\n") && !log.contains("built/deep/x\\n"), "{log}");
-        object
+    let patch = ["--patch", file.to_str().unwrap()];
+    let first_messages = || {
+        let logs = std::fs::read_dir(project.home.path().join(".local/state/qwright/sessions")).unwrap();
+        let logs = logs.map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap());
+        logs.map(|log| log.split_once("Files:").unwrap().1.split_once("Request").unwrap().0.to_string())
     };
-    let output = told(&attempts(&project, &[right(), right()], &patch));
-    assert_eq!(output["patch"]["files_changed"], 2, "greet.sh, and the note");
-    told(&attempts(&project, &[right(), right()], &["--attempts", "2", "-y"]));
-    assert_eq!(text(&project, "greet.sh"), "echo hello\n");
-    assert_eq!(text(&project, "built/notes.md"), "why\n");
-    for left in ["built/deep", "seen", "program", "bin"] {
-        assert!(!project.files.path().join(left).exists(), "{left}");
+    // The second time in a directory in which everything was built already.
+    for built in [false, true] {
+        for (attempts_of, patched) in [(2, true), (2, false), (1, true), (1, false)] {
+            std::fs::write(made("greet.sh"), "echo helo\n").unwrap();
+            std::fs::write(made("versions"), "1\n").unwrap();
+            let _ = std::fs::remove_file(made("built/notes.md"));
+            let _ = std::fs::remove_file(made("built/by-command"));
+            let what = format!("{attempts_of} attempts, patch: {patched}, built before: {built}");
+            let arguments = [&["-y"][..], if patched { &patch } else { &[] }].concat();
+            let output = match attempts_of {
+                1 => until(&project, &right(), &arguments),
+                _ => {
+                    attempts(&project, &[right(), right()], &[&["--attempts", "2"][..], &arguments].concat())
+                }
+            };
+            assert_code(&output, 0);
+            let object = object(&output);
+            let diff = object["diff"].as_str().unwrap();
+            let changed: Vec<&str> =
+                diff.lines().filter_map(|line| line.strip_prefix("diff --git a/")).collect();
+            let names: Vec<&str> = changed.iter().map(|names| names.split(' ').next().unwrap()).collect();
+            assert_eq!(names, ["built/by-command", "built/notes.md", "greet.sh"], "{what}");
+            assert_eq!(copies(&project), 0, "{what}");
+            if patched {
+                assert_eq!(object["patch"]["files_changed"], 3, "{what}");
+                assert_eq!(text(&project, "greet.sh"), "echo helo\n", "{what}");
+                continue;
+            }
+            assert_eq!(text(&project, "greet.sh"), "echo hello\n", "{what}");
+            assert_eq!(text(&project, "built/notes.md"), "why\n", "{what}");
+            assert_eq!(text(&project, "built/by-command"), "more\n", "{what}");
+            let in_place = attempts_of == 1;
+            assert_eq!(text(&project, "versions"), if in_place { "2\n" } else { "1\n" }, "{what}");
+            let left = ["built/deep", "seen", "program", "bin", "report.txt"].map(|name| made(name).exists());
+            assert_eq!(left, [built || attempts_of == 1; 5], "in place it stays where it was built: {what}");
+        }
+        if !built {
+            let lists: std::collections::BTreeSet<String> = first_messages().collect();
+            assert_eq!(lists.len(), 1, "every session is told the same files: {lists:?}");
+        }
     }
-    assert_eq!(copies(&project), 0);
+}
 
-    std::fs::remove_dir_all(project.files.path().join("built")).unwrap();
-    for patch in [Some("work.patch"), None] {
-        std::fs::write(project.files.path().join("greet.sh"), "echo helo\n").unwrap();
-        let file = patch.map(|name| project.home.path().join(name));
-        let arguments = file.iter().flat_map(|file| ["--patch", file.to_str().unwrap()]);
-        let arguments: Vec<&str> = ["-y"].into_iter().chain(arguments).collect();
-        let output = told(&until(&project, &right(), &arguments));
-        assert_eq!(output["patch"]["files_changed"], patch.map_or(Value::Null, |_| json!(2)));
+#[test]
+fn what_a_command_of_an_attempt_makes_lands_also_where_it_is_no_text() {
+    let project = project();
+    let at = |name: &str| project.files.path().join(name);
+    for (name, bytes) in [("old.bin", &b"a\0b"[..]), ("gone.bin", b"\0"), ("latin", b"\xe9\n")] {
+        std::fs::write(at(name), bytes).unwrap();
     }
-    assert!(project.files.path().join("seen").exists(), "in place it stays where it was built");
+    let work = "printf 'new\\000' > new.bin; chmod +x new.bin; printf 'c\\000d' > old.bin; rm gone.bin; printf '\\350\\n' > latin";
+    let right = || vec![run(work), edit("greet.sh", "helo", "hello"), json!("It says hello.")];
+    let output = attempts(&project, &[right(), right()], &["--attempts", "2", "-y"]);
+    assert_code(&output, 0);
+    assert_eq!(text(&project, "greet.sh"), "echo hello\n");
+    for (name, bytes) in [("old.bin", &b"c\0d"[..]), ("new.bin", b"new\0"), ("latin", b"\xe8\n")] {
+        assert_eq!(std::fs::read(at(name)).unwrap(), bytes, "{name}");
+    }
+    assert!(!at("gone.bin").exists());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&at("new.bin").metadata().unwrap().permissions());
+    assert_eq!(mode & 0o111, 0o111);
 }
 
 #[test]

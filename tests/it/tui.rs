@@ -2,6 +2,7 @@
 //! screen read back.
 
 mod keys;
+mod start;
 
 use crate::agent::call;
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
@@ -583,17 +584,6 @@ fn help_names_every_key_and_command_and_lists_open() {
     t.keys("/resume\r");
     t.shows("Resume which session?");
     t.leave();
-}
-
-#[test]
-fn a_first_start_says_what_this_machine_can_run() {
-    let mut t = Terminal::open(&[], 100, 30, &[], &[]);
-    let screen = t.shows("This machine can run");
-    assert!(screen.contains("qwen2.5-coder-1.5b") && screen.contains("recommended"), "{screen}");
-    t.keys(ESC);
-    t.until(|screen| !screen.contains("This machine can run"));
-    t.keys(CTRL_D);
-    t.child.0.wait().unwrap();
 }
 
 #[test]

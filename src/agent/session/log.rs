@@ -4,7 +4,7 @@
 use super::Session;
 use crate::agent::asked::{Asked, RunSettings};
 use crate::agent::conversation::well_formed;
-use crate::agent::protocol::{Ending, Event, TurnOutcome};
+use crate::agent::protocol::{Ending, Event, Query, TurnOutcome};
 use crate::agent::resume::Resumed;
 use crate::agent::transcript::{Record, Transcript};
 use crate::chat::Message;
@@ -71,6 +71,8 @@ impl Session {
             forked_from,
             damaged,
         });
+        // Before anything new is said.
+        self.answer(Query::History);
         let now = self.model.info().name.clone();
         if model != now && !model.is_empty() {
             let message = format!("this session was led with {model} until now, and goes on with {now}");

@@ -236,7 +236,7 @@ impl Session {
         (front, shown)
     }
 
-    fn run(mut self, resumed: Option<Resumed>) {
+    fn tell_started(&self) {
         self.emit(Event::SessionStarted {
             id: self.id.clone(),
             model: self.model.info().name.clone(),
@@ -247,6 +247,24 @@ impl Session {
             sandbox_note: self.shell.status_line(),
             tools: self.tools.names().map(str::to_string).collect(),
         });
+    }
+
+    /// A conversation of its own, in a log of its own; the one before is in its log, as it was.
+    fn begin_anew(&mut self) {
+        if self.talk.history.is_empty() {
+            return;
+        }
+        self.id = transcript::new_id();
+        self.talk = Conversation::new(self.talk.mode);
+        self.transcript = None;
+        (self.asked, self.seen, self.compacted_to) = (None, Seen::default(), 0);
+        self.attached.clear();
+        self.tell_started();
+        self.open_transcript();
+    }
+
+    fn run(mut self, resumed: Option<Resumed>) {
+        self.tell_started();
         self.read_rules();
         match resumed {
             Some(resumed) => self.take_up(resumed),
@@ -276,7 +294,7 @@ impl Session {
                     self.lower_flags();
                     self.compact_now(keep.as_deref());
                 }
-                Op::Clear => self.record(Record::Cut { messages: 0 }),
+                Op::Clear => self.begin_anew(),
                 Op::Quit => return,
                 // Too late, or for nothing that runs.
                 Op::Approve { .. } | Op::Interrupt => {}
@@ -470,6 +488,7 @@ impl Session {
         self.record(Record::Finished { outcome: outcome.clone() });
         if self.options.one_run {
             outcome.diff = self.workspace.session_diff();
+            outcome.touched = self.workspace.touched();
         }
         let asked = self.questions.drain(..).rev().map(|text| Op::Ask { text });
         asked.for_each(|op| self.pending.push_front(op));

@@ -88,9 +88,8 @@ impl Turn {
             model_calls: self.model_calls,
             tool_calls: self.tool_calls,
             usage: self.usage,
-            compactions: 0,
             denials: std::mem::take(&mut self.denials),
-            diff: String::new(),
+            ..TurnOutcome::ended(Ending::Done)
         }));
     }
 }

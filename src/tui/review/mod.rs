@@ -202,6 +202,9 @@ impl Review {
         if self.files.is_empty() {
             return Outcome::Close(Vec::new());
         }
+        if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
+            return stay();
+        }
         let asks = self.ask.is_some();
         if self.offered.is_some() {
             match key.code {

@@ -88,7 +88,7 @@ impl Workspace {
             return Ok(ShellOutcome { cancelled: true, sandbox: shell.tier(), ..ShellOutcome::default() });
         }
         let outcome = shell.run(self.root(), command, cancel, on_output);
-        let by = if self.is_check(&command.command) { By::Check } else { By::Command };
+        let by = if self.runs_check(command, &place) { By::Check } else { By::Command };
         self.record_since(before, by);
         outcome
     }

@@ -8,10 +8,10 @@ mod copy;
 mod snapshot;
 
 use super::patch::Form;
-use super::{Change, Workspace, WorkspaceError};
+use super::{Change, Touched, Workspace, WorkspaceError};
 use copy::Copied;
 use rustix::fs::{FlockOperation, flock};
-use snapshot::Snapshots;
+use snapshot::{Parts, Raw, Snapshots};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,8 @@ impl PrivateCopy {
         let name = top.file_name().unwrap_or("workspace".as_ref());
         let copied = copy::tree(&top, &holder.path().join("tree").join(name), holder.path(), cancel)?;
         let Copied { top: copy, paths } = copied;
+        // What is touched in it is known by real paths.
+        let copy = copy.canonicalize().unwrap_or(copy);
         let root =
             workspace.root().strip_prefix(&top).map_or_else(|_| copy.clone(), |prefix| copy.join(prefix));
         let objects = workspace.git_objects();
@@ -53,15 +55,27 @@ impl PrivateCopy {
         &self.root
     }
 
-    /// Makes `paths` of the work tree no part of what changed here: a check that builds leaves them behind wherever it runs.
-    pub fn leave_out(&mut self, paths: Vec<PathBuf>) {
+    /// The top of the copied work tree.
+    pub fn top(&self) -> &Path {
+        self.snapshots.top()
+    }
+
+    /// Makes `paths` no part of what changed here: a check that builds leaves them behind wherever it runs.
+    pub fn leave_out(&mut self, paths: &[PathBuf]) {
         self.snapshots.leave_out(paths);
     }
 
-    /// Makes these files of the workspace a part of what changed all the same: the work wrote them.
-    pub fn keep(&mut self, files: &[String]) {
-        let paths = files.iter().map(|file| self.root.join(file));
-        self.snapshots.keep(paths.collect());
+    /// The same with whatever was changed in it so far: by a check that ran before the work.
+    pub fn leave_out_changed(&mut self) -> Result<(), WorkspaceError> {
+        let changed = self.snapshots.changed_paths()?;
+        self.snapshots.leave_out(&changed);
+        Ok(())
+    }
+
+    /// Leaves out what the check built, and takes in all that the work touched.
+    pub fn settle(&mut self, touched: &Touched) {
+        self.snapshots.leave_out(&touched.built);
+        self.snapshots.keep(&touched.work);
     }
 
     /// What changed since the copy was made, and in how many files. Paths are those of the work tree. Files that the
@@ -71,19 +85,24 @@ impl PrivateCopy {
     }
 
     /// Does to the original what was done here, all of it or nothing; in how many files. An error where the original has
-    /// changed meanwhile, or a change is none of text.
+    /// changed meanwhile, or a link is another.
     pub fn land(&self, original: &Workspace) -> Result<usize, WorkspaceError> {
-        let (patch, files) = self.patch()?;
-        if files == 0 {
-            return Ok(0);
-        }
-        let patch = String::from_utf8(patch)
-            .map_err(|_| WorkspaceError::Refused("the changes hold bytes that are no text".into()))?;
+        let Parts { patch, raw, files } = self.snapshots.parts()?;
         // The patch speaks of the whole work tree.
         let mut whole = Workspace::open(&original.git_top(), &[])?;
         whole.pending.clone_from(&original.pending);
-        let plans = whole.plan_change(&Change::Patch(Form::UnifiedDiff, patch))?;
-        whole.apply_all(&plans)?;
+        let mut plans = Vec::new();
+        if !patch.is_empty() {
+            let patch = String::from_utf8(patch)
+                .map_err(|_| WorkspaceError::Refused("a name among the changes is no text".into()))?;
+            plans = whole.plan_change(&Change::Patch(Form::UnifiedDiff, patch))?;
+        }
+        for Raw { path, before, after, executable } in raw {
+            plans.push(whole.plan_bytes(&path, before.as_deref(), after, executable)?);
+        }
+        if !plans.is_empty() {
+            whole.apply_all(&plans)?;
+        }
         Ok(files)
     }
 

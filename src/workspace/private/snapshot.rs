@@ -3,16 +3,16 @@
 //! again. Ignored files are left out, by the rules as they were at the beginning.
 
 use crate::workspace::WorkspaceError;
-use crate::workspace::check::not_ignored;
+use crate::workspace::check::Paths;
 use crate::workspace::git;
 use crate::workspace::node::Stamp;
+use crate::workspace::walk::{Rules, walk};
 use git2::{
-    Config, DiffFormat, DiffOptions, Index, IndexEntry, IndexTime, ObjectType, Oid, Repository,
-    RepositoryOpenFlags,
+    Config, Diff, DiffFormat, DiffOptions, FileMode, Index, IndexEntry, IndexTime, ObjectType, Oid,
+    Repository, RepositoryOpenFlags,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Metadata};
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -26,10 +26,25 @@ pub struct Snapshots {
     before: BTreeMap<PathBuf, Entry>,
     /// Files that were there and ignored: a change of the rules makes them no new ones.
     ignored: HashSet<PathBuf>,
-    /// Files, and directories with all in them, that are none of the work's; `None` where nothing is looked for.
-    left_out: Option<Vec<PathBuf>>,
-    /// Files that are the work's wherever they lie.
+    /// None of the work's.
+    left_out: Paths,
+    /// The work's wherever they lie.
     kept: HashSet<PathBuf>,
+}
+
+/// What came of the work: a patch for all that is text, links too, and the rest.
+pub struct Parts {
+    pub patch: Vec<u8>,
+    pub raw: Vec<Raw>,
+    pub files: usize,
+}
+
+/// A change of a file that is no text.
+pub struct Raw {
+    pub path: PathBuf,
+    pub before: Option<Vec<u8>>,
+    pub after: Option<Vec<u8>>,
+    pub executable: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -59,10 +74,10 @@ impl Snapshots {
             store,
             before: BTreeMap::new(),
             ignored: HashSet::new(),
-            left_out: None,
+            left_out: Paths::default(),
             kept: HashSet::new(),
         };
-        let mut wanted = not_ignored(&snapshots.top);
+        let mut wanted = snapshots.not_ignored();
         wanted.extend(snapshots.tracked());
         let (wanted, ignored): (Vec<PathBuf>, Vec<PathBuf>) =
             paths.into_iter().partition(|path| wanted.contains(path));
@@ -71,17 +86,13 @@ impl Snapshots {
         Ok(snapshots)
     }
 
+    pub fn top(&self) -> &Path {
+        &self.top
+    }
+
+    /// All of it as a patch that `git apply` takes, and in how many files.
     pub fn patch(&self) -> Result<(Vec<u8>, usize), WorkspaceError> {
-        let new = self.new_files();
-        let wanted: HashSet<PathBuf> = new.into_iter().chain(self.before.keys().cloned()).collect();
-        let after = self.take_in(&wanted.into_iter().collect::<Vec<_>>())?;
-        let trees = [self.tree(&self.before)?, self.tree(&after)?];
-        let [before, after] = trees.map(|id| self.store.find_tree(id));
-        let (before, after) = (before.map_err(failed)?, after.map_err(failed)?);
-        let mut options = DiffOptions::new();
-        options.show_binary(true).id_abbrev(40).context_lines(3);
-        let diff =
-            self.store.diff_tree_to_tree(Some(&before), Some(&after), Some(&mut options)).map_err(failed)?;
+        let diff = self.diff()?;
         let mut patch = Vec::new();
         diff.print(DiffFormat::Patch, |_, _, line| {
             if matches!(line.origin(), ' ' | '+' | '-') {
@@ -91,36 +102,87 @@ impl Snapshots {
             true
         })
         .map_err(failed)?;
-        let mut files = HashSet::new();
-        for delta in diff.deltas() {
-            files.extend(delta.new_file().path().map(Path::to_path_buf));
-        }
-        Ok((patch, files.len()))
+        Ok((patch, diff.deltas().len()))
     }
 
-    /// Leaves `paths` out of every patch from here on, and new files that are no text: a check built them, at once or
-    /// when it came so far.
-    pub fn leave_out(&mut self, paths: Vec<PathBuf>) {
-        self.left_out.get_or_insert_default().extend(paths);
+    /// The same for whoever makes the changes himself.
+    pub fn parts(&self) -> Result<Parts, WorkspaceError> {
+        let diff = self.diff()?;
+        let mut parts = Parts { patch: Vec::new(), raw: Vec::new(), files: diff.deltas().len() };
+        for (index, delta) in diff.deltas().enumerate() {
+            let (old, new) = (delta.old_file(), delta.new_file());
+            let bytes = |file: &git2::DiffFile<'_>| -> Result<Option<Vec<u8>>, WorkspaceError> {
+                let there = !file.id().is_zero();
+                let blob = there.then(|| self.store.find_blob(file.id())).transpose().map_err(failed)?;
+                Ok(blob.map(|blob| blob.content().to_vec()))
+            };
+            let (before, after) = (bytes(&old)?, bytes(&new)?);
+            let is_text = |bytes: &Vec<u8>| !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok();
+            if before.iter().chain(&after).all(is_text) {
+                if let Some(mut one) = git2::Patch::from_diff(&diff, index).map_err(failed)? {
+                    parts.patch.extend_from_slice(&one.to_buf().map_err(failed)?);
+                }
+            } else if let Some(path) = new.path().or(old.path()) {
+                let executable = new.mode() == FileMode::BlobExecutable;
+                parts.raw.push(Raw { path: path.to_path_buf(), before, after, executable });
+            }
+        }
+        Ok(parts)
+    }
+
+    fn diff(&self) -> Result<Diff<'_>, WorkspaceError> {
+        let is_new = |path: &PathBuf| !self.ignored.contains(path) && !self.before.contains_key(path);
+        let new = self.not_ignored().into_iter().filter(is_new);
+        let known = self.before.keys().cloned();
+        let (left, wanted): (Vec<PathBuf>, Vec<PathBuf>) =
+            new.chain(known).partition(|path| self.is_left_out(path));
+        let mut after = self.take_in(&wanted)?;
+        // As they were.
+        after.extend(
+            left.into_iter().filter_map(|path| {
+                self.before.get_key_value(&path).map(|(path, entry)| (path.clone(), *entry))
+            }),
+        );
+        let trees = [self.tree(&self.before)?, self.tree(&after)?];
+        let [before, after] = trees.map(|id| self.store.find_tree(id));
+        let (before, after) = (before.map_err(failed)?, after.map_err(failed)?);
+        let mut options = DiffOptions::new();
+        options.show_binary(true).id_abbrev(40).context_lines(3);
+        self.store.diff_tree_to_tree(Some(&before), Some(&after), Some(&mut options)).map_err(failed)
+    }
+
+    /// What was there when the copy was made, and is not as it was.
+    pub fn changed_paths(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
+        let paths: Vec<PathBuf> = self.before.keys().cloned().collect();
+        let now = self.take_in(&paths)?;
+        let same = |path: &PathBuf| {
+            let (old, new) = (&self.before[path], now.get(path));
+            new.is_some_and(|new| (new.id, new.mode) == (old.id, old.mode))
+        };
+        Ok(paths.into_iter().filter(|path| !same(path)).map(|path| self.top.join(path)).collect())
+    }
+
+    /// Leaves `paths` out of every patch from here on. All paths of these are absolute.
+    pub fn leave_out(&mut self, paths: &[PathBuf]) {
+        self.left_out.add(paths);
     }
 
     /// Takes these in all the same.
-    pub fn keep(&mut self, files: Vec<PathBuf>) {
-        let below = files.iter().filter_map(|path| path.strip_prefix(&self.top).ok());
-        self.kept.extend(below.map(Path::to_path_buf));
+    pub fn keep(&mut self, files: &[PathBuf]) {
+        self.kept.extend(files.iter().cloned());
     }
 
-    fn new_files(&self) -> Vec<PathBuf> {
-        let is_left_out = |path: &Path| {
-            let of_check = |left_out: &Vec<PathBuf>| {
-                left_out.iter().any(|other| path.starts_with(other)) || is_binary(&self.top.join(path))
-            };
-            !self.kept.contains(path) && self.left_out.as_ref().is_some_and(of_check)
-        };
-        let is_new = |path: &PathBuf| {
-            !self.ignored.contains(path) && !self.before.contains_key(path) && !is_left_out(path)
-        };
-        not_ignored(&self.top).into_iter().filter(is_new).collect()
+    fn is_left_out(&self, path: &Path) -> bool {
+        let full = self.top.join(path);
+        self.left_out.covers(&full) && !self.kept.contains(&full)
+    }
+
+    /// Every file and link that the ignore rules of the tree itself leave in.
+    fn not_ignored(&self) -> HashSet<PathBuf> {
+        let files = walk(&self.top, Rules::GIT, None)
+            .flatten()
+            .filter(|entry| entry.file_type().is_some_and(|kind| !kind.is_dir()));
+        files.filter_map(|entry| Some(entry.path().strip_prefix(&self.top).ok()?.to_path_buf())).collect()
     }
 
     /// What the repository tracks, whatever its rules say.
@@ -195,13 +257,6 @@ impl Snapshots {
         }
         index.write_tree_to(&self.store).map_err(failed)
     }
-}
-
-/// As git sees it: a NUL among the first 8,000 bytes.
-fn is_binary(path: &Path) -> bool {
-    let mut head = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(8000).read_to_end(&mut head));
-    read.is_ok() && head.contains(&0)
 }
 
 fn file_mode(of: &Metadata) -> u32 {

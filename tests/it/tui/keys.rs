@@ -260,7 +260,8 @@ fn a_change_that_cannot_be_made_is_not_asked_for() {
 
 fn shift_tab() {
     let mut t = open(&[json!("Answer.")]);
-    for mode in ["plan", "default", "auto-edit", "yolo"] {
+    // What asks nothing is named, not come by.
+    for mode in ["default", "auto-edit", "plan", "default"] {
         t.keys(BACK_TAB);
         t.shows(&format!("{mode} · scripted"));
     }
@@ -313,6 +314,13 @@ fn up_down() {
     t.asks("first", "One.");
     t.asks("second", "Two.");
     for (key, text) in [(UP, "second"), (UP, "first"), (DOWN, "second"), (DOWN, "")] {
+        t.keys(key);
+        t.writes(text);
+    }
+    // Through a command, too: it is complete.
+    t.keys("/stats\r");
+    t.shows("Requests 2");
+    for (key, text) in [(UP, "/stats"), (UP, "second"), (DOWN, "/stats"), (DOWN, "")] {
         t.keys(key);
         t.writes(text);
     }
@@ -614,7 +622,12 @@ fn slash_model() {
     t.shows("own.gguf");
     t.keys(ENTER);
     // The script plays whatever is chosen; what was said is still there.
-    t.shows("continued: 3 messages of 1 request");
+    let screen = t.shows("continued: 3 messages of 1 request");
+    assert_eq!(screen.matches("> hello").count(), 1, "{screen}");
+    t.keys("/rewind\r");
+    t.shows("▸ hello");
+    t.keys(ENTER);
+    t.writes("hello");
     t.leave();
 }
 
@@ -719,6 +732,7 @@ fn slash_btw() {
     t.keys("/btw what is this?\r");
     t.shows("beside: what is this?");
     t.shows("Beside it.");
+    t.hides("Esc interrupts");
     t.leave();
 }
 
@@ -755,11 +769,15 @@ fn slash_vim() {
 }
 
 fn slash_clear() {
-    let mut t = open(&[json!("Answer.")]);
+    let mut t = open(&[json!("Answer."), json!("More.")]);
     t.asks("hello", "Answer.");
     t.keys("/clear\r");
-    t.shows("The conversation is forgotten");
+    t.shows("A new conversation");
     t.hides("Answer.");
+    t.asks("again", "More.");
+    t.keys("/resume\r");
+    t.shows("hello  1 request");
+    t.shows("again  1 request");
     t.leave();
 }
 
