@@ -75,6 +75,8 @@ pub(super) fn run(
         .filter_map(|path| path.strip_prefix(copies[0].top()).ok())
         .map(Path::to_path_buf)
         .collect();
+    let (first, others) = copies.split_at(1);
+    others.iter().for_each(|copy| copy.bring_builds(&first[0], cancel));
     let protected = shown.until.as_ref().map(|until| until.protected.clone()).unwrap_or_default();
     let mut tries = Vec::new();
     for ((number, copy), model) in (1..).zip(&mut copies).zip(models(config, n)?) {

@@ -194,7 +194,9 @@ fn activity(app: &App, now: Instant, columns: usize) -> Option<Line<'static>> {
             spans.push(Span::styled(format!(" · {}", seconds(spent)), theme.dim));
         }
     }
-    if columns >= 50 {
+    // A model that is being loaded cannot be stopped.
+    let stops = !matches!(app.phase, Phase::Loading | Phase::NoModel | Phase::Switching { .. });
+    if columns >= 50 && stops {
         spans.push(Span::styled(" · Esc interrupts", theme.dim));
     }
     Some(Line::from(spans))

@@ -38,6 +38,8 @@ pub struct Review {
     side_by_side: Option<bool>,
     /// A reason is being written.
     reason: Option<String>,
+    /// Hunks that leaving refused.
+    left: Vec<(usize, usize)>,
     /// Both sides of each file in colours, from when it first comes into view.
     code: Vec<Option<(Highlighted, Highlighted)>>,
     /// Set when the hunk changed: the view follows it.
@@ -69,6 +71,7 @@ impl Review {
             why: String::new(),
             suggested: None,
             offered: None,
+            left: Vec::new(),
             file: 0,
             hunk: 0,
             top: 0,
@@ -139,6 +142,14 @@ impl Review {
         }
     }
 
+    fn open_places(&self) -> Vec<(usize, usize)> {
+        let hunks = |(file, review): (usize, &FileReview)| {
+            let open = review.hunks.iter().enumerate().filter(|(_, hunk)| hunk.verdict.is_none());
+            open.map(|(hunk, _)| (file, hunk)).collect::<Vec<_>>()
+        };
+        self.files.iter().enumerate().flat_map(hunks).collect()
+    }
+
     /// All is decided. What was rejected is worth a reason, which the model gets.
     fn offer_end(&mut self) -> Outcome {
         let rejected = self
@@ -190,7 +201,13 @@ impl Review {
                     let reason = self.reason.take();
                     return self.finish(reason);
                 }
-                KeyCode::Esc => self.reason = None,
+                KeyCode::Esc => {
+                    self.reason = None;
+                    // What leaving refused is open again.
+                    for (file, hunk) in std::mem::take(&mut self.left) {
+                        self.files[file].hunks[hunk].verdict = None;
+                    }
+                }
                 KeyCode::Backspace => drop(reason.pop()),
                 KeyCode::Char(c) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
                     reason.push(c);
@@ -260,6 +277,7 @@ impl Review {
             }
             KeyCode::Char('q') | KeyCode::Esc if asks => {
                 // Leaving is refusing what is still open, and says why if the user likes.
+                self.left = self.open_places();
                 self.decide_all(all, &Verdict::Rejected, false);
                 return self.offer_end();
             }

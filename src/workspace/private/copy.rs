@@ -73,6 +73,19 @@ pub fn tree(from: &Path, to: &Path, skip: &Path, cancel: &AtomicBool) -> Result<
     Ok(Copied { top: to.to_path_buf(), paths })
 }
 
+/// The build directories of Cargo beneath `top`, known by what it notes there of its compiler.
+pub fn cargo_builds(top: &Path, depth: usize) -> Vec<PathBuf> {
+    if top.join(".rustc_info.json").is_file() {
+        return vec![top.to_path_buf()];
+    }
+    if depth == 0 {
+        return Vec::new();
+    }
+    let entries = fs::read_dir(top).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories.flat_map(|entry| cargo_builds(&entry.path(), depth - 1)).collect()
+}
+
 fn same_times(path: &Path, of: &Metadata) -> io::Result<()> {
     let time = |seconds: i64, nanoseconds: i64| Timespec { tv_sec: seconds as _, tv_nsec: nanoseconds as _ };
     let times = Timestamps {
@@ -101,5 +114,33 @@ pub fn open_up(path: &Path) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             open_up(&entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cargo_built_is_found_and_brought_with_its_times() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let at = |path: &str| first.path().join(path);
+        for directory in ["target/debug/target", "crates/a/target", "a/b/c/d/target", "build", "src"] {
+            fs::create_dir_all(at(directory)).unwrap();
+        }
+        for build in ["target", "target/debug/target", "crates/a/target", "a/b/c/d/target"] {
+            fs::write(at(build).join(".rustc_info.json"), "{}").unwrap();
+        }
+        fs::write(at("build/CMakeCache.txt"), "").unwrap();
+        let mut builds = cargo_builds(first.path(), 3);
+        builds.sort();
+        assert_eq!(builds, ["crates/a/target", "target"].map(at));
+        let long_ago = fs::File::options().write(true).open(at("target/.rustc_info.json")).unwrap();
+        long_ago.set_modified(std::time::UNIX_EPOCH).unwrap();
+        let place = second.path().join("target");
+        tree(&at("target"), &place, Path::new(""), &AtomicBool::new(false)).unwrap();
+        let modified = place.join(".rustc_info.json").metadata().unwrap().modified().unwrap();
+        assert_eq!(modified, std::time::UNIX_EPOCH);
+        assert!(place.join("debug/target").is_dir());
     }
 }

@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
+/// How far below the top build directories of Cargo are looked for.
+const CARGO_DEPTH: usize = 3;
+
 /// What copies are called; those that nobody holds any more are known by it.
 const PREFIX: &str = "qwright-copy-";
 
@@ -70,6 +73,19 @@ impl PrivateCopy {
         let changed = self.snapshots.changed_paths()?;
         self.snapshots.leave_out(&changed);
         Ok(())
+    }
+
+    /// Brings along what Cargo built in another copy of the same tree, so that it need not be built here from the start.
+    /// Cargo's build directories may be moved (it knows the workspace's own paths from its root); others hold absolute
+    /// paths, and a build that goes on with those would look at the wrong tree. What cannot be brought is built again.
+    pub fn bring_builds(&self, from: &Self, cancel: &AtomicBool) {
+        let (source, target) = (from.top(), self.top());
+        for build in copy::cargo_builds(source, CARGO_DEPTH) {
+            let Ok(place) = build.strip_prefix(source).map(|place| target.join(place)) else { continue };
+            if !place.exists() && copy::tree(&build, &place, from.holder.path(), cancel).is_err() {
+                let _ = std::fs::remove_dir_all(&place);
+            }
+        }
     }
 
     /// Leaves out what the check built, and takes in all that the work touched.

@@ -598,6 +598,11 @@ fn review_layout() {
 fn review_back() {
     let mut t = review(100, "false");
     t.keys("q");
+    t.shows("Why not?");
+    // Not left after all: what was open is open again.
+    t.keys(ESC);
+    t.shows("2 open");
+    t.keys("q");
     t.lands(&[]);
     t.leave();
 }
