@@ -58,7 +58,7 @@ pub enum Op {
     Compact {
         keep: Option<String>,
     },
-    /// Forget the conversation; files stay.
+    /// Begin a new conversation, with a log of its own; files stay.
     Clear,
     /// A command of the user's own (`!`), in the sandbox; the model does not hear of it.
     Shell {

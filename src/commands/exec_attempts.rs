@@ -53,8 +53,7 @@ pub(super) fn run(
     match first {
         First::Passes(mut result) => {
             if let Some(file) = &args.patch {
-                copies[0].leave_out(&made);
-                copies[0].leave_out_changed().map_err(unusable)?;
+                copies[0].checked(&made).map_err(unusable)?;
                 patch(file, &copies[0], &mut result)
                     .map_err(|(message, hint)| Failure::new(exit::TASK_FAILED, message).hint(hint))?;
             }
@@ -68,7 +67,6 @@ pub(super) fn run(
     while copies.len() < n {
         copies.push(private_copy(original, config, cancel)?);
     }
-    copies[0].leave_out_changed().map_err(unusable)?;
     // Where it is in the first copy it is in each, once the check runs there.
     let made: Vec<PathBuf> = made
         .iter()
@@ -81,7 +79,7 @@ pub(super) fn run(
     let mut tries = Vec::new();
     for ((number, copy), model) in (1..).zip(&mut copies).zip(models(config, n)?) {
         let made: Vec<PathBuf> = made.iter().map(|path| copy.top().join(path)).collect();
-        copy.leave_out(&made);
+        copy.checked(&made).map_err(unusable)?;
         let directory = Some(original.root().to_path_buf());
         let mut options = prepared.session(args, None, directory, protected.clone())?;
         options.seed = options.seed.wrapping_add(number as u64 - 1);

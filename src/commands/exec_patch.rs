@@ -33,8 +33,7 @@ impl Patching {
 
     /// What the check left behind before the work (`made`) is none of the work's.
     pub fn checked(&mut self, made: &[PathBuf]) -> Result<(), Failure> {
-        self.copy.leave_out(made);
-        self.copy.leave_out_changed().map_err(unusable)
+        self.copy.checked(made).map_err(unusable)
     }
 
     /// Writes the patch, whatever the ending. Where that fails the work is not thrown away: the copy stays.

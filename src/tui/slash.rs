@@ -1,5 +1,6 @@
 //! The slash commands: one table for the help, the completion and the doing. Own commands (`NAME.md` in the `commands`
-//! folder of the user's settings) are requests: `$ARGUMENTS` in them becomes what follows the name.
+//! folder of the user's settings, or of a trusted repository's `.qwright`) are requests: `$ARGUMENTS` in them becomes
+//! what follows the name.
 
 use super::app::{App, Overlay, Phase};
 use super::input::{Ask, Choice, Effect, Which};

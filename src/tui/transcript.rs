@@ -131,11 +131,7 @@ impl Transcript {
     /// Output of a call as it comes, in pieces of any size.
     pub fn output(&mut self, id: u64, text: &str) {
         self.open = false;
-        let at = self.call(id);
-        let shown = match at.map(|at| &self.blocks[at].kind) {
-            Some(Kind::Call(call)) => call.shows().0,
-            _ => 0,
-        };
+        let shown = self.shows(id).0;
         let count = text.bytes().filter(|byte| *byte == b'\n').count();
         for piece in text.split_inclusive('\n') {
             match self.blocks.last_mut().map(Block::change) {
@@ -157,7 +153,7 @@ impl Transcript {
                 }
             }
         }
-        if let Some(Kind::Call(call)) = at.map(|at| self.blocks[at].change()) {
+        if let Some(call) = self.call_mut(id) {
             call.output_lines += count;
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! [`Workspace`] ties the parts together: `guard` turns a path into a place, `text` reads bytes as text, `edit` works
 //! out a change, `write` puts it in place, `journal` remembers what was there, `checkpoint` what was there before a
-//! command, and `undo` brings it back. A change is first *planned* (so that it can be shown) and then *applied*; a plan
+//! command, `check` which of it is work and which was built, and `undo` brings it back. A change is first *planned* (so that it can be shown) and then *applied*; a plan
 //! is refused where the file is no longer what it was when it was read.
 //! Changes of several files (`batch`: multi-edits and the patches of `patch`) are planned and applied as one, and recorded
 //! on disk before (`pending`), so that one that was cut off is taken back at the next start.

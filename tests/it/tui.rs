@@ -211,6 +211,34 @@ impl Terminal {
     }
 }
 
+/// The screen at 120x40 and 60x20 and, the same as it was, at its `first` size again. What `shown` says is seen once
+/// it is drawn anew.
+#[track_caller]
+fn at_other_sizes(t: &Terminal, name: &str, first: (u16, u16), shown: &str) {
+    let before = still(t);
+    for (columns, rows) in [(120, 40), (60, 20)] {
+        t.resize(columns, rows);
+        t.shows(shown);
+        insta::assert_snapshot!(format!("{name}_{columns}x{rows}"), still(t));
+    }
+    t.resize(first.0, first.1);
+    t.until(|_| t.plain() == before);
+}
+
+/// The screen once it says the same for a while, whatever turns on it.
+fn still(t: &Terminal) -> String {
+    let end = Instant::now() + HANGS;
+    let (mut screen, mut since) = (t.plain(), Instant::now());
+    while since.elapsed() < Duration::from_millis(200) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = t.plain();
+        if now != screen {
+            (screen, since) = (now, Instant::now());
+        }
+    }
+    screen
+}
+
 fn numbers(change: &[usize]) -> String {
     (0..30).map(|n| if change.contains(&n) { format!("new {n}\n") } else { format!("line {n}\n") }).collect()
 }
@@ -255,6 +283,9 @@ fn one_hunk_lands_and_the_other_does_not_and_undo_takes_it_back() {
         t.keys(ENTER);
         t.shows("hunk 1 of 2");
         insta::assert_snapshot!(format!("review_{columns}"), t.plain());
+        if columns == 80 {
+            at_other_sizes(&t, "review", (80, 24), "hunk 1 of 2");
+        }
         std::thread::sleep(Duration::from_millis(500));
         t.keys("y");
         t.shows("✓ accepted");
@@ -346,6 +377,7 @@ fn a_command_is_shown_byte_for_byte_and_may_be_refused_with_a_reason() {
     t.keys("go\r");
     t.shows("Run this command?");
     insta::assert_snapshot!("approval", t.plain());
+    at_other_sizes(&t, "approval", (80, 24), "Run this command?");
     std::thread::sleep(Duration::from_millis(500));
     t.keys("r");
     t.shows("Why not?");
@@ -624,6 +656,7 @@ fn an_error_a_shortened_conversation_and_the_list_of_sessions() {
     t.shows("the server went away");
     settled(&t);
     insta::assert_snapshot!("error", t.plain());
+    at_other_sizes(&t, "error", (80, 24), "the server went away");
     t.keys("again\r");
     t.shows("1 call");
     t.keys("/compact\r");
@@ -631,9 +664,11 @@ fn an_error_a_shortened_conversation_and_the_list_of_sessions() {
     t.until(|screen| !screen.contains("Esc interrupts"));
     settled(&t);
     insta::assert_snapshot!("compaction", t.plain());
+    at_other_sizes(&t, "compaction", (80, 24), "shortened from");
     t.keys("/resume\r");
     t.shows("Resume which session?");
     insta::assert_snapshot!("sessions", t.plain());
+    at_other_sizes(&t, "sessions", (80, 24), "Resume which session?");
     t.leave();
 }
 
@@ -646,9 +681,11 @@ fn a_long_output_is_folded_and_opens() {
     t.shows("tokens written");
     t.shows("(Ctrl+O)");
     insta::assert_snapshot!("long_output_folded", t.plain());
+    at_other_sizes(&t, "long_output_folded", (80, 24), "(Ctrl+O)");
     t.keys(CTRL_O);
     t.shows("    10000");
     insta::assert_snapshot!("long_output_open", t.plain());
+    at_other_sizes(&t, "long_output_open", (80, 24), "    10000");
     t.keys("\x1b[5~");
     t.until(|screen| !screen.contains("Counted."));
     t.leave();

@@ -73,7 +73,6 @@ pub(super) fn parts(records: &[Record]) -> Vec<Part<'_>> {
             }
             Record::Mode { mode } => teller.mark(format!("mode: {}", mode.name())),
             Record::Forked { from } => teller.mark(format!("a copy of {from} up to here")),
-            Record::Cut { messages: 0 } => teller.mark("the conversation was forgotten".into()),
             Record::Cut { .. } | Record::Restored { .. } => teller.mark("taken back".into()),
             Record::Compacted { before, after, dropped, .. } => {
                 let what = dropped.join(", ");

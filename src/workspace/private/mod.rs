@@ -63,15 +63,12 @@ impl PrivateCopy {
         self.snapshots.top()
     }
 
-    /// Makes `paths` no part of what changed here: a check that builds leaves them behind wherever it runs.
-    pub fn leave_out(&mut self, paths: &[PathBuf]) {
-        self.snapshots.leave_out(paths);
-    }
-
-    /// The same with whatever was changed in it so far: by a check that ran before the work.
-    pub fn leave_out_changed(&mut self) -> Result<(), WorkspaceError> {
+    /// Makes what a check did before the work no part of what changes here: whatever was changed so far, and what it
+    /// made (`made`) wherever it runs.
+    pub fn checked(&mut self, made: &[PathBuf]) -> Result<(), WorkspaceError> {
         let changed = self.snapshots.changed_paths()?;
         self.snapshots.leave_out(&changed);
+        self.snapshots.leave_out(made);
         Ok(())
     }
 

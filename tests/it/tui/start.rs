@@ -11,13 +11,23 @@ fn a_first_start_says_what_this_machine_can_run() {
     settled(&t);
     // What fits, and in which order, is the machine's.
     let row = fancy_regex::Regex::new(r"\bqwen\S*:\S").unwrap();
-    let masked = |line: &str| match row.is_match(line).unwrap() {
-        true => "  MODEL".to_string(),
-        false => fancy_regex::Regex::new(r"\d[\d.]*").unwrap().replace_all(line, "N").into_owned(),
+    let masked = |line: &str| match line {
+        line if row.is_match(line).unwrap() => "  MODEL".to_string(),
+        line if line.contains(" of memory free, ") => "MACHINE".to_string(),
+        line => line.replace(env!("CARGO_PKG_VERSION"), "VERSION"),
     };
-    let mut lines: Vec<String> = t.plain().lines().map(masked).collect();
-    lines.dedup();
-    insta::assert_snapshot!("first_start", lines.join("\n"));
+    let shown = || {
+        let mut lines: Vec<String> = t.plain().lines().map(masked).collect();
+        lines.dedup();
+        lines.join("\n")
+    };
+    insta::assert_snapshot!("first_start", shown());
+    for (columns, rows) in [(120, 40), (60, 20)] {
+        t.resize(columns, rows);
+        t.shows("This machine can run");
+        settled(&t);
+        insta::assert_snapshot!(format!("first_start_{columns}x{rows}"), shown());
+    }
     let mut t = t;
     t.keys(ESC);
     t.until(|screen| !screen.contains("This machine can run"));

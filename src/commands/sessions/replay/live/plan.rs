@@ -107,7 +107,6 @@ impl Plan {
                 }
                 Record::Compacted { .. } => ends = Some("what came after its conversation was shortened"),
                 Record::Mode { mode } if !talk.running => before.push(Op::SetMode { mode: *mode }),
-                Record::Cut { messages: 0 } if !talk.running => before.push(Op::Clear),
                 Record::Cut { .. } if !talk.running => before.push(Op::Undo),
                 Record::Request { text } => {
                     let before = std::mem::take(&mut before);
