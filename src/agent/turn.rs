@@ -113,6 +113,8 @@ pub struct Turn {
     unformed: usize,
     /// The user let something else land than what was asked for.
     settled: bool,
+    /// A change that the user refused and wants otherwise: the tool of it, and how.
+    refused: Option<(&'static str, String)>,
     changed: bool,
     /// Since the last change: whether the last command succeeded.
     last_run: Option<bool>,
@@ -161,6 +163,7 @@ impl Turn {
             asked: false,
             unformed: 0,
             settled: false,
+            refused: None,
             changed: false,
             last_run: None,
             denied_last: false,
@@ -182,7 +185,7 @@ impl Turn {
                     self.own_calls(vec![search], &mut effects);
                 }
                 (None, None) => match self.first_rewrite() {
-                    Some(file) => self.rewrite(file, &mut effects),
+                    Some(file) => self.rewrite(file, None, &mut effects),
                     None => {
                         self.must = self.first_answer();
                         self.call_model(&mut effects);
@@ -211,11 +214,7 @@ impl Turn {
                     self.state = State::Running { call, access };
                     effects.push(Effect::Settle { changes, reason });
                 }
-                Decision::Deny { reason } => {
-                    let reason = reason.unwrap_or_else(|| "no reason given".into());
-                    let text = note("denied_by_user", &[("reason", &reason)]);
-                    self.deny(call, summary, reason, text, &mut effects);
-                }
+                Decision::Deny { reason } => self.denied_by_user(call, access, summary, reason, &mut effects),
             },
             (State::Running { call, access }, Input::ToolDone(report)) => {
                 self.tool_done(call, access, report, &mut effects);

@@ -429,7 +429,9 @@ impl Session {
                 Input::Start
             }
             Effect::Revise { file } => self.revise(&file),
-            Effect::Rewrite { file, max_tokens } => self.rewrite(&file, max_tokens),
+            Effect::Rewrite { file, refused, max_tokens } => {
+                self.rewrite(&file, refused.as_deref(), max_tokens)
+            }
             Effect::RunTool { id, call } => Input::ToolDone(self.run_tool(id, &call)),
             Effect::Settle { changes, reason } => Input::ToolDone(self.settle(&changes, reason.as_deref())),
             Effect::Append(_) | Effect::Emit(_) | Effect::Finish(_) => Input::Start,

@@ -65,14 +65,18 @@ impl Session {
     }
 
     /// A file as it is after the change that was asked for, as the call that makes it so.
-    pub(super) fn rewrite(&mut self, file: &str, max_tokens: Option<usize>) -> Input {
+    pub(super) fn rewrite(&mut self, file: &str, refused: Option<&str>, max_tokens: Option<usize>) -> Input {
         let none = Input::Revised { call: None, usage: Usage::default() };
         let Some(text) = text_of(&self.workspace, file) else { return none };
         let length = self.model.count_tokens(&text);
         if text.contains(FENCE) || text.trim().is_empty() || length > MOST_REWRITTEN {
             return none;
         }
-        let ask = note("rewrite", &[("request", &self.request), ("path", file)]);
+        let request = match refused {
+            Some(reason) => note("request_after_refusal", &[("request", &self.request), ("reason", reason)]),
+            None => self.request.clone(),
+        };
+        let ask = note("rewrite", &[("request", request.trim_end()), ("path", file)]);
         let ask = Message::new(Role::User, ask.trim_end());
         let messages: Vec<Message> = self.talk.history.iter().cloned().chain([ask]).collect();
         let begins = format!("{FENCE}{}\n", repair::language(file).unwrap_or_default());
@@ -106,7 +110,7 @@ impl Session {
                 StopReason::Cancelled => {
                     return Input::Stopped { why: self.stop().unwrap_or(Stop::Interrupted), partial: None };
                 }
-                StopReason::End => repair::rewritten(&message.content, &text, &self.request),
+                StopReason::End => repair::rewritten(&message.content, &text, &request),
                 StopReason::Length | StopReason::Repetition => None,
             };
             let Some(new) = new else { continue };

@@ -1,7 +1,9 @@
 //! One call of a tool, from the verdict on it to its result in the history; and what the model is told of calls that
 //! did not run.
 
-use super::{Effect, Kind, Must, Repair, SAME_CALL_STOPS, SAME_ERROR_WARNS, State, ToolReport, Turn};
+use super::{
+    EDIT, Effect, Kind, Must, Repair, SAME_CALL_STOPS, SAME_ERROR_WARNS, State, ToolReport, Turn, WRITE,
+};
 use crate::agent::approval::Verdict;
 use crate::agent::prompts::note;
 use crate::agent::protocol::{Access, Denial, Ending, Event};
@@ -50,6 +52,29 @@ impl Turn {
         effects.push(Effect::Emit(Event::ToolCallStarted { id, name: call.name.clone(), summary }));
         self.state = State::Running { call: call.clone(), access };
         effects.push(Effect::RunTool { id, call });
+    }
+
+    /// With a reason the user wants it otherwise, and is asked again.
+    pub(super) fn denied_by_user(
+        &mut self,
+        call: ToolCall,
+        access: Access,
+        summary: String,
+        reason: Option<String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let tool = [EDIT, WRITE].into_iter().find(|tool| *tool == call.name);
+        if let (Some(reason), Some(tool)) = (&reason, tool)
+            && (self.rules.small && access == Access::Write && wants_another(reason))
+        {
+            self.refused = Some((tool, reason.clone()));
+        }
+        let text = match &reason {
+            Some(reason) => note("denied_with_reason", &[("reason", reason)]),
+            None => note("denied_by_user", &[]),
+        };
+        let reason = reason.unwrap_or_else(|| "no reason given".into());
+        self.deny(call, summary, reason, text, effects);
     }
 
     pub(super) fn deny(
@@ -190,6 +215,14 @@ impl Turn {
     pub(super) fn id(&self) -> u64 {
         self.rules.first_call + self.tool_calls as u64
     }
+}
+
+/// Whether a reason for a refusal says how to do it, and not that it is not to be done.
+fn wants_another(reason: &str) -> bool {
+    let words = reason.to_lowercase();
+    let ends =
+        ["stop", "not now", "never mind", "nevermind", "forget it", "leave it", "later", "no need", "cancel"];
+    !ends.iter().any(|end| words.trim_start().starts_with(end))
 }
 
 /// A tool as one line: `edit(file_path: string, old_string: string, replace_all?: boolean)`.

@@ -98,9 +98,10 @@ pub enum Effect {
     Revise {
         file: String,
     },
-    /// Ask the model for this file as it is after the change.
+    /// Ask the model for this file as it is after the change. `refused`: what the user said of the one before.
     Rewrite {
         file: String,
+        refused: Option<String>,
         max_tokens: Option<usize>,
     },
     /// Files go back to what they were before the turn: a change did not help. `forget`: the history goes back to the

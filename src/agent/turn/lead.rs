@@ -66,11 +66,26 @@ impl Turn {
         }
     }
 
-    pub(super) fn rewrite(&mut self, file: String, effects: &mut Vec<Effect>) {
+    pub(super) fn rewrite(&mut self, file: String, refused: Option<String>, effects: &mut Vec<Effect>) {
         self.repair = Repair::Rewriting;
         if let Some(max_tokens) = self.tokens_left(effects) {
             self.state = State::Revising;
-            effects.push(Effect::Rewrite { file, max_tokens });
+            effects.push(Effect::Rewrite { file, refused, max_tokens });
+        }
+    }
+
+    /// A small model whose change was refused gives up, unless it has to make the change as the user wants it.
+    fn again_as_wanted(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let Some((tool, reason)) = self.refused.take() else { return false };
+        match self.first_rewrite().filter(|_| matches!(self.repair, Repair::Rewriting)) {
+            Some(file) => {
+                self.rewrite(file, Some(reason), effects);
+                true
+            }
+            None => {
+                self.must = Must::Call(tool);
+                false
+            }
         }
     }
 
@@ -95,6 +110,9 @@ impl Turn {
     /// Where the turn leads the work: a check of its own that failed is followed by versions of the file at fault, each
     /// checked and taken back if it does not help. True where that is the next step.
     pub(super) fn step_of_ours(&mut self, effects: &mut Vec<Effect>) -> bool {
+        if self.refused.is_some() {
+            return self.again_as_wanted(effects);
+        }
         let led = std::mem::take(&mut self.led);
         if std::mem::take(&mut self.searched) {
             if !self.found()
@@ -224,13 +242,24 @@ impl Turn {
         self.say(note("mended", &values), effects);
     }
 
-    /// What a turn that made one change or one file did, as it was; `None` where something else landed than it asked for.
+    /// What a turn that made one change or one file did, as it was.
     fn what_was_done(&self) -> Option<String> {
-        let (call, result) = self.last.as_ref().filter(|_| !self.settled)?;
+        let (call, result) = self.last.as_ref()?;
+        // What the tool saw wrong with it is not kept back.
+        let (result, warning) = match result.split_once("\nNote: ") {
+            Some((result, warning)) => (result, Some(warning)),
+            None => (result.as_str(), None),
+        };
         let path = text_of(call, "file_path");
         let (old, new) = &self.version;
         let long = old.lines().count().max(new.lines().count()) > MOST_SHOWN;
-        let mut words = match self.repair {
+        let words = match self.repair {
+            // What was rejected a model this small tells as if it were there.
+            _ if self.settled => {
+                let (_, diff) =
+                    result.split_once("\n@@").filter(|(_, diff)| diff.lines().count() <= MOST_SHOWN)?;
+                note("changed_in_part", &[("path", &path), ("diff", &format!("@@{}", diff.trim_end()))])
+            }
             _ if call.name == WRITE => {
                 let lines = text_of(call, "content").lines().count().to_string();
                 note("written", &[("path", &path), ("lines", &lines)])
@@ -240,11 +269,10 @@ impl Turn {
             }
             _ => return None,
         };
-        // What the tool saw wrong with it is not kept back.
-        if let Some((_, warning)) = result.split_once("\nNote: ") {
-            words = format!("{}\n\n{warning}", words.trim_end());
-        }
-        Some(words)
+        Some(match warning {
+            Some(warning) => format!("{}\n\n{warning}", words.trim_end()),
+            None => words,
+        })
     }
 
     /// Ends the turn with words of its own.

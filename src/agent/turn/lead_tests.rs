@@ -98,7 +98,7 @@ fn a_small_model_writes_the_one_file_anew_and_the_turn_makes_the_edit_of_it() {
         let mut turn = Turn::new("Rename x in src/a.rs", tools(), rules());
         assert_eq!(
             turn.handle(Input::Start),
-            [Effect::Rewrite { file: "src/a.rs".into(), max_tokens: None }]
+            [Effect::Rewrite { file: "src/a.rs".into(), refused: None, max_tokens: None }]
         );
         turn
     };
@@ -117,12 +117,19 @@ fn a_small_model_writes_the_one_file_anew_and_the_turn_makes_the_edit_of_it() {
         (&done.ending, done.answer.as_str(), done.usage.completion),
         (&Ending::Done, said.trim_end(), 30)
     );
-    // What the user made of it only the model can tell, from the result.
-    let mut turn = begun();
-    turn.handle(Input::Revised { call: Some(edit), usage });
-    turn.handle(judged(Verdict::Ask("why".into()), Access::Write));
-    turn.handle(Input::Decided(Decision::Settle { changes: Vec::new(), reason: None }));
-    let effects = turn.handle(output("edited in part"));
+    // What the user made of it is told as it is, and what a line of it cannot hold the model tells.
+    let settled = |result: &str| {
+        let mut turn = begun();
+        turn.handle(Input::Revised { call: Some(edit.clone()), usage });
+        turn.handle(judged(Verdict::Ask("why".into()), Access::Write));
+        turn.handle(Input::Decided(Decision::Settle { changes: Vec::new(), reason: None }));
+        let effects = turn.handle(output(result));
+        (turn, effects)
+    };
+    let (_, effects) = settled("Only a part.\n--- src/a.rs\n+++ src/a.rs\n@@ -1 +1 @@\n-x\n+y\n");
+    assert_eq!(outcome(&effects).ending, Ending::Done);
+    assert!(appended(&effects)[1].1.ends_with("```diff\n@@ -1 +1 @@\n-x\n+y\n```"), "{effects:?}");
+    let (mut turn, effects) = settled("edited in part");
     assert_eq!(appended(&effects)[1].1, note("answer_what_changed", &[]));
     assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Answer }));
     let effects = turn.handle(Input::Generated(answer("Renamed.", &[])));
@@ -138,6 +145,18 @@ fn a_small_model_writes_the_one_file_anew_and_the_turn_makes_the_edit_of_it() {
     turn.handle(judged(Verdict::Ask("why".into()), Access::Write));
     let effects = turn.handle(Input::Decided(Decision::Deny { reason: None }));
     assert_eq!(effects.last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Nothing }));
+    // With a reason the file is written again, as the user says; not where nothing is wanted.
+    let refused = |reason: &str| {
+        let mut turn = begun();
+        let edit = call("edit", json!({"file_path": "src/a.rs"}));
+        turn.handle(Input::Revised { call: Some(edit), usage: Usage::default() });
+        turn.handle(judged(Verdict::Ask("why".into()), Access::Write));
+        turn.handle(Input::Decided(Decision::Deny { reason: Some(reason.into()) }))
+    };
+    let again =
+        Effect::Rewrite { file: "src/a.rs".into(), refused: Some("call it z".into()), max_tokens: None };
+    assert_eq!(refused("call it z").last(), Some(&again));
+    assert_eq!(refused("Not now").last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Nothing }));
     // Larger models work as they like.
     let effects = Turn::new("Rename x in src/a.rs", tools(), super::tests::rules()).handle(Input::Start);
     assert_eq!(effects, [Effect::CallModel { max_tokens: None, must: Must::Nothing }]);
