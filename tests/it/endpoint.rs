@@ -535,6 +535,15 @@ fn an_answer_that_turns_in_circles_is_stopped() {
 }
 
 #[test]
+fn a_server_that_neither_says_that_it_is_done_nor_hangs_up_is_left() {
+    let done = event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}));
+    let server = Server::start(move |_, _| Reply::Hangs(delta(json!({"content": "Yes."})) + &done));
+    let options = EndpointOptions { linger: Duration::from_millis(50), ..server.options() };
+    let answer = ask(&mut open(&options).unwrap()).0.unwrap();
+    assert_eq!((answer.message.content.as_str(), answer.stop), ("Yes.", StopReason::End));
+}
+
+#[test]
 fn exec_with_an_endpoint() {
     let project = Project::new();
     let run = |url: &str, arguments: &[&str], key: Option<&str>| {

@@ -35,6 +35,16 @@ struct Call {
     arguments: String,
 }
 
+impl Call {
+    /// Whether a piece in the same place begins another call: it brings a name, and this call is done. Nothing else tells
+    /// them apart everywhere: servers count each call as the first, give each piece an id of its own, or leave out both.
+    fn is_before(&self, id: &str, name: &str) -> bool {
+        let same = !id.is_empty() && id == self.id;
+        let done = || name != self.name || serde_json::from_str::<Value>(&self.arguments).is_ok();
+        !same && !name.is_empty() && !self.name.is_empty() && done()
+    }
+}
+
 impl<'a> Answer<'a> {
     pub fn new(format: ChatFormat, tools: &'a [ToolSpec]) -> Self {
         Self {
@@ -91,7 +101,9 @@ impl<'a> Answer<'a> {
                 self.piece(at as u64, piece, on_event);
             }
         }
-        if let Some(reason) = choice.get("finish_reason").and_then(Value::as_str) {
+        // Where it is empty, no reason is meant.
+        let reason = choice.get("finish_reason").and_then(Value::as_str).filter(|reason| !reason.is_empty());
+        if let Some(reason) = reason {
             self.finish = Some(reason.to_string());
         }
     }
@@ -100,10 +112,9 @@ impl<'a> Answer<'a> {
         self.began = true;
         let index = piece.get("index").and_then(Value::as_u64).unwrap_or(at);
         let id = piece.get("id").and_then(Value::as_str).unwrap_or_default();
-        // Some servers count every call as the first, and tell them apart by their ids.
-        let other = |call: &Call| !id.is_empty() && !call.id.is_empty() && call.id != id;
-        let open = self.calls.iter().rposition(|call| call.index == index && !other(call));
-        let open = open.unwrap_or_else(|| {
+        let name = piece.pointer("/function/name").and_then(Value::as_str).unwrap_or_default();
+        let open = self.calls.iter().rposition(|call| call.index == index);
+        let open = open.filter(|open| !self.calls[*open].is_before(id, name)).unwrap_or_else(|| {
             self.calls.push(Call { index, ..Call::default() });
             self.calls.len() - 1
         });
@@ -111,15 +122,11 @@ impl<'a> Answer<'a> {
         if call.id.is_empty() {
             call.id = id.to_string();
         }
-        let Some(function) = piece.get("function") else { return };
-        if let Some(name) = function.get("name").and_then(Value::as_str)
-            && call.name.is_empty()
-            && !name.is_empty()
-        {
+        if call.name.is_empty() && !name.is_empty() {
             call.name = name.to_string();
             on_event(ModelEvent::ToolCallStarted(name.to_string()));
         }
-        let more = match function.get("arguments") {
+        let more = match piece.pointer("/function/arguments") {
             Some(Value::String(text)) => text.clone(),
             Some(object @ Value::Object(_)) => object.to_string(),
             _ => return,
@@ -258,6 +265,48 @@ mod tests {
         // The same index, other ids.
         let deltas = [piece(0, "x", "read_file", "{}"), piece(0, "y", "read_file", "{\"line\": 1}")];
         assert_eq!(made(&answer(format, &deltas, "tool_calls", None)), [json!({}), json!({"line": 1})]);
+    }
+
+    #[test]
+    fn where_a_call_begins_is_known_whatever_the_server_counts() {
+        let whole = |name: &str, arguments: Value| json!({"tool_calls": [{"function": {"name": name, "arguments": arguments}}]});
+        for (deltas, expected) in [
+            // An id for each piece, with the name in each and in the first only.
+            (
+                vec![
+                    piece(0, "a", "read_file", ""),
+                    piece(0, "b", "", "{\"path\":"),
+                    piece(0, "c", "read_file", "\"a\"}"),
+                ],
+                vec![json!({"path": "a"})],
+            ),
+            // Whole calls, one after another, with neither place nor id.
+            (
+                vec![whole("read_file", json!("{\"line\": 1}")), whole("read_file", json!({"line": 2}))],
+                vec![json!({"line": 1}), json!({"line": 2})],
+            ),
+            (vec![whole("list", Value::Null), whole("read_file", json!("{}"))], vec![json!({}), json!({})]),
+            // The last piece of a call may say its name once more.
+            (
+                vec![piece(0, "a", "read_file", "{\"line\": 1}"), piece(0, "a", "read_file", "")],
+                vec![json!({"line": 1})],
+            ),
+        ] {
+            let generated = answer(ChatFormat::Qwen3Coder, &deltas, "tool_calls", None);
+            assert_eq!((made(&generated), generated.problems), (expected, vec![]), "{deltas:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_reason_is_no_end() {
+        let mut answer = Answer::new(ChatFormat::Qwen3Coder, &[]);
+        for (reason, ended) in [(json!(null), false), (json!(""), false), (json!("stop"), true)] {
+            answer.take(
+                &json!({"choices": [{"delta": {"content": "x"}, "finish_reason": reason}]}),
+                &mut |_| {},
+            );
+            assert_eq!(answer.ended(), ended, "{reason}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Address, Key};
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// How often an interrupt is looked for while nothing comes.
@@ -71,11 +71,14 @@ impl Exchange {
         Self { agent, came }
     }
 
-    /// What comes next; `None` once `cancel` is raised.
-    pub fn next(&self, cancel: &AtomicBool) -> Option<Came> {
+    /// What comes next, which after `until` is the end; `None` once `cancel` is raised.
+    pub fn next(&self, cancel: &AtomicBool, until: Option<Instant>) -> Option<Came> {
         loop {
             if cancel.load(Ordering::Relaxed) {
                 return None;
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Some(Came::End);
             }
             match self.came.recv_timeout(TICK) {
                 Ok(came) => return Some(came),

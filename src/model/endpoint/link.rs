@@ -107,7 +107,7 @@ pub(super) fn at(stopped: Stopped, address: &Address, url: &str) -> Stopped {
 
 /// The beginning of an answer; with any status but 200 it is read to its end and becomes a failure.
 pub(super) fn head(exchange: &Exchange, key: Option<&Key>, cancel: &AtomicBool) -> Result<Head, Stopped> {
-    let head = match exchange.next(cancel) {
+    let head = match exchange.next(cancel, None) {
         None => return Err(Stopped::Cancelled),
         Some(Came::Head(head)) => head,
         Some(Came::Failed(failure)) => return Err(Stopped::Failed(failure)),
@@ -124,7 +124,7 @@ pub(super) fn head(exchange: &Exchange, key: Option<&Key>, cancel: &AtomicBool) 
 pub(super) fn whole(exchange: &Exchange, most: usize, cancel: &AtomicBool) -> Result<Vec<u8>, Stopped> {
     let mut body = Vec::new();
     loop {
-        match exchange.next(cancel) {
+        match exchange.next(cancel, None) {
             None => return Err(Stopped::Cancelled),
             Some(Came::Bytes(bytes)) if body.len() + bytes.len() <= most => body.extend(bytes),
             Some(Came::Head(_)) => {}

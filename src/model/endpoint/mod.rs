@@ -52,12 +52,14 @@ pub struct EndpointOptions {
     pub context: Option<usize>,
     /// Before the second try; twice as long before each later one.
     pub pause: Duration,
+    /// So long the usage may come once an answer has ended: not every server says that it is done, or hangs up.
+    pub linger: Duration,
 }
 
 impl EndpointOptions {
     pub fn new(url: &str) -> Self {
-        let pause = Duration::from_millis(500);
-        Self { url: url.into(), key: None, model: None, context: None, pause }
+        let (pause, linger) = (Duration::from_millis(500), Duration::from_secs(5));
+        Self { url: url.into(), key: None, model: None, context: None, pause, linger }
     }
 
     fn address(&self) -> Result<Address, ModelError> {
@@ -97,6 +99,7 @@ pub struct EndpointModel {
     info: ModelInfo,
     counter: Counter,
     pause: Duration,
+    linger: Duration,
 }
 
 impl EndpointModel {
@@ -126,6 +129,7 @@ impl EndpointModel {
             info,
             counter: Counter::default(),
             pause: options.pause,
+            linger: options.linger,
         })
     }
 }
@@ -157,6 +161,7 @@ impl Model for EndpointModel {
             body: &body,
             format: self.info.format,
             tools: request.tools,
+            linger: self.linger,
             cancel: request.cancel,
         };
         let patience = Patience { tries: TRIES, pause: self.pause, cancel: request.cancel };

@@ -11,6 +11,7 @@ use crate::chat::{ChatFormat, ToolSpec};
 use crate::model::{ModelEvent, StopReason};
 use serde_json::Value;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 pub(super) struct Call<'a> {
     pub address: &'a Address,
@@ -19,6 +20,7 @@ pub(super) struct Call<'a> {
     pub body: &'a str,
     pub format: ChatFormat,
     pub tools: &'a [ToolSpec],
+    pub linger: Duration,
     pub cancel: &'a AtomicBool,
 }
 
@@ -61,9 +63,9 @@ impl<'a> Call<'a> {
                 key,
             ));
         }
-        let mut events = Events::default();
+        let (mut events, mut until) = (Events::default(), None);
         loop {
-            match exchange.next(cancel) {
+            match exchange.next(cancel, until) {
                 None => return Err(Stopped::Cancelled),
                 Some(Came::Head(_)) => {}
                 Some(Came::Bytes(bytes)) => {
@@ -77,6 +79,9 @@ impl<'a> Call<'a> {
                 Some(Came::Failed(_)) if answer.ended() => return Ok(()),
                 Some(Came::Failed(_)) => return fail(Failure::cut_off(answer.began)),
                 Some(Came::End) => return self.end(&mut events, answer, on_event),
+            }
+            if answer.ended() {
+                until.get_or_insert_with(|| Instant::now() + self.linger);
             }
         }
     }
