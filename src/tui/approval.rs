@@ -3,7 +3,7 @@
 //! marked.
 
 use super::input::Effect;
-use super::text::{Break, shortened, span, wrap};
+use super::text::{Break, field, shortened, span, wrap};
 use super::theme::Theme;
 use crate::agent::protocol::{Access, Decision, Op, Rule, RuleScope};
 use crate::chat::escape::is_unsafe_for_terminal;
@@ -185,11 +185,7 @@ impl Approval {
         }
         if let Some(reason) = &self.reason {
             put(Line::from(Span::styled("  Why not? Enter sends, Esc goes back", theme.dim)));
-            put(Line::from(vec![
-                Span::styled("  > ", theme.accent),
-                span(reason, theme.text),
-                Span::styled("▏", theme.accent),
-            ]));
+            put(field("  > ", reason, columns, theme));
             return;
         }
         answers.into_iter().for_each(&mut put);

@@ -339,6 +339,10 @@ impl Interface<'_> {
 
     /// Stops as a shell expects it, the terminal being as it was.
     fn suspend(&mut self, screen: &mut Screen) -> io::Result<()> {
+        if !has_shell() {
+            self.app.note("there is no shell here to go back to, so this goes on (Ctrl+D leaves)");
+            return Ok(());
+        }
         self.reader.pause();
         screen.lend(stop)?;
         self.reader.go_on();
@@ -346,9 +350,25 @@ impl Interface<'_> {
     }
 }
 
-/// Stops this process until somebody has it go on.
+/// Stops the job, a script that this was started by among it, until somebody has it go on.
 fn stop() {
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+    if has_shell() {
+        let _ = rustix::process::kill_current_process_group(rustix::process::Signal::STOP);
+    }
+}
+
+/// Whether a shell watches this job, which is told that it stopped: nobody else would have it go on (POSIX: the process
+/// group is not orphaned).
+fn has_shell() -> bool {
+    use rustix::process::{Pid, getpgid, getpgrp, getppid, getsid};
+    let group = getpgrp();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", group.as_raw_pid()));
+    // PID (NAME) STATE PARENT ...; a name may hold anything.
+    let parent = |stat: &str| stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok();
+    let leaders = stat.ok().and_then(|stat| Pid::from_raw(parent(&stat)?));
+    leaders.or_else(getppid).is_some_and(|parent| {
+        getsid(Some(parent)).ok() == getsid(None).ok() && getpgid(Some(parent)).is_ok_and(|of| of != group)
+    })
 }
 
 impl Reader {

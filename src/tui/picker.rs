@@ -1,7 +1,7 @@
 //! A list to choose from, with what is typed as a filter: models, sessions, turns to go back to, files, commands.
 
 use super::input::Choice;
-use super::text::{shortened, span, width};
+use super::text::{field, shortened, span, width};
 use super::theme::Theme;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
@@ -115,9 +115,7 @@ impl Picker {
             y += 1;
         }
         if !self.filter.is_empty() {
-            let line =
-                Line::from(vec![Span::styled("  filter: ", theme.dim), span(&self.filter, theme.text)]);
-            buffer.set_line(area.x, y, &line, area.width);
+            buffer.set_line(area.x, y, &field("  filter: ", &self.filter, columns, theme), area.width);
             y += 1;
         }
         let rows = usize::from(area.bottom().saturating_sub(y + 1));

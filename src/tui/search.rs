@@ -1,6 +1,6 @@
 //! Ctrl+R: what was sent before, found by any part of it; again goes further back.
 
-use super::text::{shortened, span};
+use super::text::{field, shortened};
 use super::theme::Theme;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::buffer::Buffer;
@@ -58,11 +58,7 @@ impl Search {
 
     pub fn render(&self, area: Rect, buffer: &mut Buffer, theme: &Theme, history: &[String]) {
         let found = self.found.and_then(|at| history.get(at));
-        let head = Line::from(vec![
-            Span::styled("history: ", theme.accent),
-            span(&self.pattern, theme.text),
-            Span::styled("▏", theme.accent),
-        ]);
+        let head = field("history: ", &self.pattern, usize::from(area.width), theme);
         buffer.set_line(area.x, area.y, &head, area.width);
         let columns = usize::from(area.width).saturating_sub(2);
         let (text, style) = match found {

@@ -2,6 +2,7 @@
 //! else: escaped (`chat::escape`), on one line, tabs as spaces; then it is wrapped, by words or anywhere, so that wide
 //! characters line up. Styles are ours and come after.
 
+use super::theme::Theme;
 use crate::chat::escape::{escape_for_terminal, is_unsafe_for_terminal};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
@@ -133,6 +134,26 @@ pub fn shortened(text: &str, columns: usize) -> String {
     out
 }
 
+/// A line that is being written, of which the end is shown where it is too long: `lead`, the text, a cursor.
+pub fn field(lead: &str, text: &str, columns: usize, theme: &Theme) -> Line<'static> {
+    let text = clean(text);
+    let room = columns.saturating_sub(lead.width() + 1);
+    let mut left = text.width();
+    // What is left out makes room for the mark of it, too.
+    let from = text.grapheme_indices(true).find_map(|(at, part)| {
+        let fits = left <= room.saturating_sub(usize::from(at > 0));
+        left -= part.width().min(left);
+        fits.then_some(at)
+    });
+    let from = from.unwrap_or(text.len());
+    Line::from(vec![
+        Span::styled(lead.to_string(), theme.accent),
+        Span::styled(if from > 0 { "…" } else { "" }, theme.dim),
+        Span::styled(text[from..].to_string(), theme.text),
+        Span::styled("▏", theme.accent),
+    ])
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Break {
     Words,
@@ -217,6 +238,7 @@ pub fn wrap_text(text: &str, columns: usize, how: Break, style: Style, margin: &
 
 #[cfg(test)]
 mod tests {
+    use super::super::theme::ThemeName;
     use super::*;
 
     fn wrapped(text: &str, columns: usize, how: Break) -> Vec<String> {
@@ -238,6 +260,17 @@ mod tests {
         assert_eq!(wrapped("日本語テキスト", 6, Break::Words), ["日本語", "テキス", "ト"]);
         assert_eq!(wrapped("a日本", 4, Break::Anywhere), ["a日", "本"]);
         assert_eq!(shortened("日本語", 5), "日本…");
+    }
+
+    #[test]
+    fn of_what_is_being_written_the_end_is_shown() {
+        let shown =
+            |text: &str, columns| field("> ", text, columns, &Theme::new(ThemeName::Plain)).to_string();
+        assert_eq!(shown("", 10), "> ▏");
+        assert_eq!(shown("a reason", 11), "> a reason▏");
+        assert_eq!(shown("a reason", 10), "> …reason▏");
+        assert_eq!(shown("理由理由", 9), "> …理由▏");
+        assert_eq!(shown("abc", 3), "> …▏");
     }
 
     #[test]

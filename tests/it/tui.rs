@@ -517,23 +517,48 @@ fn the_terminal_is_given_back_and_the_session_goes_on_after_a_kill() {
     t.until(|_| t.is_restored());
 }
 
+/// What stands in a shell's command line for this command.
+fn quoted(command: &CommandBuilder) -> String {
+    let words = command.get_argv().iter().map(|word| format!("\"{}\"", word.to_str().unwrap()));
+    words.collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn suspending_gives_the_terminal_back_and_fg_takes_it_again() {
+    // By itself, and in a script that waits for it: the whole job stops.
+    for in_script in [false, true] {
+        let (files, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let program = Terminal::command(&files, &home, &[json!("Answer.")], &[]);
+        let line = match in_script {
+            false => quoted(&program),
+            true => format!("sh -c '{}; true'", quoted(&program)),
+        };
+        let mut shell = program.clone();
+        let told = format!("{line}; echo the shell is back; read x; fg; echo the job has ended");
+        *shell.get_argv_mut() = ["bash", "-mc", &told].map(Into::into).to_vec();
+        let mut t = Terminal::spawn(files, home, shell, 80, 24);
+        t.shows("scripted");
+        t.keys("half a word\x1a");
+        t.shows("the shell is back");
+        assert!(t.is_restored());
+        t.keys("\r");
+        t.until(|screen| !t.is_restored() && screen.contains("half a word"));
+        t.keys(CTRL_C);
+        t.keys(CTRL_D);
+        t.shows("the job has ended");
+        assert!(t.is_restored());
+    }
+}
+
+#[test]
+fn without_a_shell_to_go_back_to_it_goes_on() {
     let turns = [json!("Answer.")];
-    let t = Terminal::open(&turns, 80, 24, &[], &[("list.txt", "x\n")]);
+    let mut t = Terminal::open(&turns, 80, 24, &[], &[("list.txt", "x\n")]);
     t.shows("scripted");
-    let id = t.child.0.process_id().unwrap();
-    let mut t = t;
     t.keys("half a word\x1a");
-    t.until(|_| t.is_restored());
-    let stat = || std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-    t.until(|_| stat().contains(") T "));
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(id as i32).unwrap(),
-        rustix::process::Signal::CONT,
-    )
-    .unwrap();
-    t.until(|screen| !t.is_restored() && screen.contains("half a word"));
+    t.shows("no shell here to go back to");
+    t.keys("\x15hello\r");
+    t.shows("Answer.");
     t.leave();
 }
 

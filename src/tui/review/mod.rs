@@ -8,7 +8,7 @@ mod rows;
 use super::highlight::Highlighted;
 use super::input::{Effect, Purpose};
 use super::permissions::lasts;
-use super::text::{Break, shortened, span, wrap};
+use super::text::{Break, field, shortened, span, wrap};
 use super::theme::Theme;
 use crate::agent::protocol::{Change, Decision, Op, Rule, RuleScope};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -420,11 +420,7 @@ impl Review {
                 &Line::from(span(&shortened(ask, columns), theme.warn)),
                 area.width,
             );
-            let line = Line::from(vec![
-                Span::styled("> ", theme.accent),
-                span(reason, theme.text),
-                Span::styled("▏", theme.accent),
-            ]);
+            let line = field("> ", reason, columns, theme);
             buffer.set_line(area.x, area.y + 1, &line, area.width);
             return;
         }
