@@ -43,6 +43,9 @@ impl Containment {
     }
 }
 
+/// Bytes of text in one call that writes, beyond which the user is asked.
+const HUGE: usize = 256 * 1024;
+
 /// What a call would touch.
 struct Looked<'a> {
     tool: &'a dyn Tool,
@@ -71,6 +74,12 @@ impl<'a> Looked<'a> {
         }
     }
 
+    fn is_huge(&self, arguments: &Arguments) -> Option<&'static str> {
+        let texts = arguments.values().filter_map(|value| value.as_str());
+        let huge = self.access == Access::Write && texts.map(str::len).sum::<usize>() > HUGE;
+        huge.then_some("it writes more than 256 KiB at once")
+    }
+
     fn call(&self) -> Call<'_> {
         Call {
             tool: &self.tool.spec().name,
@@ -91,24 +100,28 @@ pub fn of_call(
     containment: Containment,
     rules: &Rules,
 ) -> Verdict {
-    let looked = Looked::at(tool, arguments, workspace);
+    let mut looked = Looked::at(tool, arguments, workspace);
     let own = |path: &String| rules.file().is_some_and(|file| workspace.root().join(path) == file);
     if looked.access == Access::Write && looked.paths.iter().any(own) {
         return Verdict::Deny("the user's rules are written by the user alone".into());
     }
+    // The user named it: it was run before the model was loaded, and is run after each round, as it is.
+    let text = |name: &str| arguments.get(name).and_then(|value| value.as_str());
+    let is_check = text("command")
+        .filter(|_| matches!(looked.access, Access::Execute | Access::Network))
+        .is_some_and(|command| workspace.is_check(command, text("directory").map(Path::new)));
+    // Where no sandbox holds it, no command is without the network.
+    if looked.access == Access::Network && (is_check || containment == Containment::Waived) {
+        looked.access = Access::Execute;
+    }
     let command = tool.judge_command(workspace, arguments);
     let table = match (
         verdict(mode, looked.access, containment, looked.steers, command.as_ref()),
-        tool.always_asked(),
+        tool.always_asked().or_else(|| looked.is_huge(arguments)),
     ) {
         (Verdict::Run, Some(why)) if mode != ApprovalMode::Yolo => Verdict::Ask(why.to_string()),
         (table, _) => table,
     };
-    // The user named it: it was run before the model was loaded, and is run after each round.
-    let text = |name: &str| arguments.get(name).and_then(|value| value.as_str());
-    let directory = text("directory").map(Path::new);
-    let is_check = looked.access == Access::Execute
-        && text("command").is_some_and(|command| workspace.is_check(command, directory));
     by_rules(table, containment, &looked.call(), rules, is_check)
 }
 
@@ -230,6 +243,20 @@ fn steers_later_runs(path: &str) -> bool {
         "mise.toml",
         ".mise.toml",
         "lefthook.yml",
+        "azure-pipelines.yml",
+        "bitbucket-pipelines.yml",
+        ".drone.yml",
+        ".woodpecker.yml",
+        ".pnpmfile.cjs",
+        ".nvmrc",
+        ".node-version",
+        ".exrc",
+        ".nvimrc",
+        ".nvim.lua",
+        ".clinerules",
+        ".aider.conf.yml",
+        "opencode.json",
+        "opencode.jsonc",
     ];
     const DIRECTORIES: &[&str] = &[
         ".vscode",
@@ -247,6 +274,14 @@ fn steers_later_runs(path: &str) -> bool {
         ".gemini",
         ".codex",
         ".cursor",
+        ".windsurf",
+        ".opencode",
+        ".buildkite",
+        ".gitea",
+        ".forgejo",
+        ".woodpecker",
+        ".mvn",
+        ".yarn",
     ];
     let parts: Vec<String> = path
         .split(['/', '\\'])
@@ -255,6 +290,7 @@ fn steers_later_runs(path: &str) -> bool {
         .collect();
     let Some((file, directories)) = parts.split_last() else { return false };
     FILES.contains(&file.as_str())
+        || file.ends_with(".code-workspace")
         || DIRECTORIES.contains(&file.as_str())
         || directories.iter().any(|directory| DIRECTORIES.contains(&directory.as_str()))
 }

@@ -352,6 +352,9 @@ pub enum Event {
     },
 }
 
+/// What whoever set an end to the time of a run is told, wherever it comes.
+pub const OUT_OF_TIME: &str = "The time is used up (--max-wall-time).";
+
 /// A limit the user or the model's context sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -140,8 +140,8 @@ fn a_denied_prefix_wins_wherever_it_hides() {
         (PUSH, "yolo", "run git push origin main", 'd'),
         (over, "yolo", "run git push", 'd'),
         (over, "default", "run git push", 'd'),
-        (over, "default", "run git pull", 'r'),
-        (PUSH, "yolo", "run git pushx; git pull", 'r'),
+        (over, "default", "run git stash", 'r'),
+        (PUSH, "yolo", "run git pushx; git stash", 'r'),
         (PUSH, "yolo", "run echo git push", 'r'),
         (PUSH, "yolo", "run git commit -m push", 'r'),
         (PUSH, "yolo", "run cargo test && git push", 'd'),
@@ -157,7 +157,7 @@ fn a_denied_prefix_wins_wherever_it_hides() {
         (PUSH, "yolo", "run echo $(git push)", 'd'),
         (PUSH, "yolo", "run eval 'git push'", 'd'),
         (PUSH, "yolo", "run if true; then git push; fi", 'd'),
-        (PUSH, "yolo", "run timeout --signal KILL 5 git push", 'a'),
+        (PUSH, "yolo", "run timeout --signal KILL 5 git push", 'd'),
         (PUSH, "yolo", "run echo push | xargs git", 'a'),
         (PUSH, "yolo", "run export x=push; git $x", 'a'),
         (PUSH, "yolo", "run x=push; git $x", 'a'),
@@ -171,7 +171,7 @@ fn a_denied_prefix_wins_wherever_it_hides() {
         (PUSH, "yolo", "edit src/a.rs", 'r'),
         ("deny run_shell_command(cat)", "default", "run cat top.md", 'd'),
         ("deny run_shell_command", "yolo", "run ls", 'd'),
-        ("deny run_shell_command(git push --force)", "yolo", "run git push", 'r'),
+        ("deny run_shell_command(git commit --amend)", "yolo", "run git commit", 'r'),
     ]);
 }
 
@@ -363,4 +363,34 @@ fn a_file_that_cannot_be_read_lets_nothing_but_reading_run() {
     std::fs::write(&file, "").unwrap();
     assert!(rules.reload(&source, "/").is_empty());
     assert_eq!((letter("edit top.md", &rules), letter("run git push", &rules)), ('r', 'd'));
+}
+
+#[test]
+fn a_huge_write_is_asked_for() {
+    let (_files, workspace) = workspace();
+    let write = |bytes: usize| {
+        format!("write_file {}", serde_json::json!({ "file_path": "new", "content": "x".repeat(bytes) }))
+    };
+    let word = |mode: &str, bytes| word("", mode, Containment::Full, &write(bytes), &workspace).0;
+    assert_eq!(
+        (word("auto-edit", 200_000), word("auto-edit", 300_000), word("yolo", 300_000)),
+        ('r', 'a', 'r')
+    );
+}
+
+#[test]
+fn the_network_is_asked_for_whatever_the_rules_and_the_mode_say() {
+    const NPM: &str = "allow run_shell_command(npm install)";
+    check(&[
+        ("", "yolo", "run npm install", 'a'),
+        ("", "auto-edit", "run npm test", 'r'),
+        (NPM, "auto-edit", "run npm install", 'a'),
+        (NPM, "plan", "run npm install", 'd'),
+        ("deny run_shell_command(npm install)", "yolo", "run npm install", 'd'),
+    ]);
+    // Where nothing holds commands they have it as they are, and so has the check that the user named.
+    let (_files, mut workspace) = workspace();
+    assert_eq!(word("", "yolo", Containment::Waived, "run npm install", &workspace).0, 'r');
+    workspace.set_check("npm install && npm test", &[]);
+    assert_eq!(word("", "yolo", Containment::Full, "run npm install && npm test", &workspace).0, 'r');
 }

@@ -138,7 +138,9 @@ fn answer(args: &ApplyArgs, text: &str) -> Result<Answer, Failure> {
     let root = args.workspace.clone().unwrap_or_else(|| ".".into());
     let mut workspace = Workspace::open(&root, &[])
         .map_err(|error| Failure::new(exit::USAGE, error.to_string()).hint("name a directory with -C"))?;
-    if let Ok(state) = Dirs::new(&Env::of_process()).state() {
+    let dirs = Dirs::new(&Env::of_process());
+    super::close_settings(&mut workspace, &dirs);
+    if let Ok(state) = dirs.state() {
         let recovery = super::use_state(&mut workspace, &state);
         if let Some(why) = recovery.unavailable.filter(|_| !args.dry_run) {
             super::tell(&why);

@@ -6,7 +6,7 @@ use super::exec_input::{self, Input};
 use super::exec_patch::Patching;
 use super::exec_until::{self, First};
 use super::{CommandResult, Failure, exit, load, rules};
-use crate::agent::protocol::{ApprovalMode, Ending, Event};
+use crate::agent::protocol::{ApprovalMode, Ending, Event, OUT_OF_TIME};
 use crate::agent::{self, Limits, Resumed, RuleSource, Session, SessionOptions, Which};
 use crate::chat::ToolSpec;
 use crate::chat::escape::escape_json;
@@ -22,7 +22,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// Model calls of one run unless `--max-turns` says otherwise: far above what work needs, far below a night's loop.
@@ -50,7 +50,7 @@ has the limits to itself (but --max-wall-time). Where one passes its changes com
 The first try is what it would be alone; the others are sampled at a temperature of at least 0.8.
 
 With --patch the copy is of all there is, uncommitted and ignored files too (of the whole work tree, where the \
-directory lies in a repository), and is removed at the end. The patch leaves ignored files out. What holds absolute \
+directory lies in a repository), and is removed at the end. The patch leaves ignored files out, but for those that tools wrote. What holds absolute \
 paths of the original, as some virtual environments do, still means the original.
 
 Exit codes: 0 done (with --until: CMD passes), 1 the task failed, 2 usage or configuration (also: no such session, or it is at work elsewhere), 3 a denial ended the work, 4 no sandbox can be had \
@@ -111,7 +111,7 @@ pub struct ExecArgs {
     /// Rounds of --until [default: 10]
     #[arg(long, value_name = "N", requires = "until")]
     pub max_rounds: Option<usize>,
-    /// Let the files that CMD names be edited; without, they stay as they are
+    /// Let the files that CMD names or its program reads (a Makefile) be edited; without, they stay as they are
     #[arg(long, requires = "until")]
     pub until_may_edit: bool,
     /// With --until: N tries at once, each in a private copy with a seed of its own; the first whose CMD passes is kept
@@ -195,8 +195,7 @@ pub fn command(args: &ExecArgs, cancel: Arc<AtomicBool>) -> CommandResult {
     let done = run(args, models, cancel).and_then(|result| code(&result));
     if let Some(failure) = done.as_ref().err().filter(|_| json) {
         // Whoever reads JSON gets an object for failures before the session too; the line on stderr comes as well.
-        let object =
-            headless::failure(before_session(failure.code), &failure.message, failure.hint.as_deref());
+        let object = headless::failure(before_session(failure), &failure.message, failure.hint.as_deref());
         let _ = writeln!(std::io::stdout(), "{}", escape_json(&object.to_string()));
     }
     done
@@ -238,6 +237,7 @@ impl Prepared {
         if let Some(state) = &state {
             super::use_state(&mut workspace, state);
         }
+        super::close_settings(&mut workspace, &config.dirs);
         let shell = shell(&config, state.as_deref());
         if let Some(unavailable) = shell.unavailable() {
             let message =
@@ -358,10 +358,8 @@ pub fn run(
         }
     }
     let protected = shown.until.as_ref().map(|until| until.protected.clone()).unwrap_or_default();
-    let model = models(&prepared.config, 1)?.pop().ok_or_else(interrupted)?;
-    if cancel.load(Ordering::SeqCst) {
-        return Err(interrupted());
-    }
+    let load = || models(&prepared.config, 1);
+    let model = in_time(prepared.time_left(), &cancel, load)?.pop().ok_or_else(interrupted)?;
     let mode = resumed.as_ref().map(Resumed::mode);
     let options = prepared.session(args, mode, args.patch.is_some().then_some(original), protected)?;
     let Prepared { workspace, shell, .. } = prepared;
@@ -375,6 +373,33 @@ pub fn run(
     Ok(result)
 }
 
+/// Loads within the time of the run: a server may not answer, a disk be slow.
+pub(super) fn in_time<T>(
+    left: Option<Duration>,
+    cancel: &AtomicBool,
+    load: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let late = AtomicBool::new(false);
+    let loaded = std::thread::scope(|scope| {
+        let (_loading, loaded) = std::sync::mpsc::channel::<()>();
+        if let Some(left) = left {
+            let late = &late;
+            scope.spawn(move || {
+                if loaded.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+                    late.store(true, Ordering::SeqCst);
+                    cancel.store(true, Ordering::SeqCst);
+                }
+            });
+        }
+        load()
+    });
+    match cancel.load(Ordering::SeqCst) {
+        true if late.load(Ordering::SeqCst) => Err(Failure::new(exit::LIMIT, OUT_OF_TIME)),
+        true => Err(interrupted()),
+        false => loaded,
+    }
+}
+
 /// What the session leaves for the next one (keys and values among it) is on disk before this process ends.
 pub(super) fn await_end(events: &Receiver<Event>) {
     let end = Instant::now() + LEAVING;
@@ -386,6 +411,7 @@ pub(super) fn shell(config: &Config, state: Option<&Path>) -> Shell {
     Shell::with(ShellSettings {
         choice: sandbox_choice(config),
         hidden: state.map(Path::to_path_buf).into_iter().collect(),
+        read_only: super::settings_directory(&config.dirs).into_iter().collect(),
         ..ShellSettings::default()
     })
 }
@@ -460,11 +486,12 @@ pub fn code(result: &ExecResult) -> CommandResult {
     })
 }
 
-fn before_session(code: u8) -> &'static str {
-    match code {
+fn before_session(failure: &Failure) -> &'static str {
+    match failure.code {
         exit::USAGE => "error_usage",
         exit::NO_SANDBOX => "error_sandbox",
         exit::NO_MODEL => "error_model",
+        exit::LIMIT if failure.message == OUT_OF_TIME => "error_max_wall_time",
         exit::LIMIT => "error_context",
         exit::INTERRUPTED => "error_interrupted",
         _ => "error_during_execution",

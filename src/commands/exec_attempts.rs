@@ -3,7 +3,7 @@
 //! `engine::shared`'s affair, and that they go through the versions of a file together `model::revise`'s; what a session
 //! does, and how its rounds go, is as without attempts. What the command leaves behind by itself is no change of theirs.
 
-use super::exec::{ExecArgs, Prepared, await_end, interrupted, open, shell};
+use super::exec::{ExecArgs, Prepared, await_end, in_time, open, shell};
 use super::exec_patch::{private_copy, unusable, writable, write};
 use super::exec_until::{self, First};
 use super::{Failure, exit};
@@ -77,7 +77,8 @@ pub(super) fn run(
     others.iter().for_each(|copy| copy.bring_builds(&first[0], cancel));
     let protected = shown.until.as_ref().map(|until| until.protected.clone()).unwrap_or_default();
     let mut tries = Vec::new();
-    for ((number, copy), model) in (1..).zip(&mut copies).zip(models(config, n)?) {
+    let models = in_time(prepared.time_left(), cancel, || models(config, n))?;
+    for ((number, copy), model) in (1..).zip(&mut copies).zip(models) {
         let made: Vec<PathBuf> = made.iter().map(|path| copy.top().join(path)).collect();
         copy.checked(&made).map_err(unusable)?;
         let directory = Some(original.root().to_path_buf());
@@ -89,9 +90,6 @@ pub(super) fn run(
         let mut workspace = open(copy.root())?;
         workspace.set_check(args.until.as_deref().unwrap_or_default(), &made);
         tries.push(Try { number, seed: options.seed, model, workspace, options });
-    }
-    if cancel.load(Ordering::SeqCst) {
-        return Err(interrupted());
     }
     let silent = args.quiet || args.output_format != OutputFormat::Text;
     // Lines of several: nothing is drawn over.
@@ -277,7 +275,11 @@ fn settle(
         outcome.diff = String::new();
         outcome.ending = match own.ending {
             _ if cancelled => Ending::Interrupted,
-            ending @ (Ending::ModelUnavailable { .. } | Ending::Limit { .. }) => ending,
+            // Their own exit codes say what to do.
+            ending @ (Ending::ModelUnavailable { .. }
+            | Ending::Limit { .. }
+            | Ending::ContextFull { .. }
+            | Ending::Denied) => ending,
             ending => Ending::Stuck {
                 message: format!(
                     "none of {} attempts passes; everything is as it was. The first: {}",
@@ -315,7 +317,7 @@ fn patch(file: &Path, copy: &PrivateCopy, result: &mut ExecResult) -> Result<(),
 
 fn land(copy: &PrivateCopy, original: &Workspace) -> Result<(), (String, String)> {
     let root: &Path = original.root();
-    copy.land(original).map(drop).map_err(|error| {
+    copy.land(original).map_err(|error| {
         let hint = match &error {
             WorkspaceError::Machine { hint, .. } => hint.clone(),
             _ => format!("compare it with {}, or run it again with --patch FILE", root.display()),

@@ -60,8 +60,21 @@ fn usage(message: &str) -> Failure {
     Failure::new(exit::USAGE, message).hint("qwright exec \"what to do\", or pipe it: ... | qwright exec -")
 }
 
+/// A diff shows lines of old files in their own encodings: what of them cannot be read is no reason to read none. Zero
+/// bytes beside it, though, are an image, a program or UTF-16.
 fn text(bytes: Vec<u8>) -> Result<String, Failure> {
-    String::from_utf8(bytes).map_err(|_| usage("standard input is not valid UTF-8"))
+    String::from_utf8(bytes).or_else(|error| {
+        let bytes = error.as_bytes();
+        if bytes.contains(&0) {
+            return Err(usage("standard input is no text in UTF-8"));
+        }
+        note("standard input is not all valid UTF-8: \u{fffd} stands for other bytes");
+        Ok(String::from_utf8_lossy(bytes).into_owned())
+    })
+}
+
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "qwright: {text}");
 }
 
 /// What stands on standard input beside the request; nothing where nothing comes.
@@ -90,17 +103,12 @@ fn something_comes(cancel: &AtomicBool) -> Result<bool, Failure> {
             Err(_) => return Ok(false),
         }
     }
-    eprint_silence();
-    Ok(false)
-}
-
-fn eprint_silence() {
-    let _ = writeln!(
-        std::io::stderr(),
-        "qwright: nothing came on standard input within {} seconds, so the request goes on without it (`... | qwright exec -` waits; \
+    note(&format!(
+        "nothing came on standard input within {} seconds, so the request goes on without it (`... | qwright exec -` waits; \
          `< /dev/null` says that nothing comes)",
         SILENCE.as_secs()
-    );
+    ));
+    Ok(false)
 }
 
 /// Reads on a thread of its own, so that Ctrl-C ends the wait.

@@ -5,9 +5,14 @@ use crate::agent::protocol::{Ending, TurnOutcome};
 use crate::config::Config;
 use crate::headless::{ExecResult, PatchReport};
 use crate::workspace::{PrivateCopy, Workspace, WorkspaceError};
+use std::fs::{File, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// As many as Linux itself follows.
+const MOST_LINKS: usize = 40;
 
 pub struct Patching {
     copy: PrivateCopy,
@@ -56,13 +61,19 @@ impl Patching {
     }
 }
 
-/// Whether a patch can be written to `file`.
+/// Whether a patch can be written to `file`: what stands in its way is told before the work.
 pub(super) fn writable(file: &Path) -> Result<(), Failure> {
-    if file.is_dir() || !folder(file).is_dir() {
-        let message = format!("{} cannot be written: it needs a directory that exists", file.display());
-        return Err(Failure::new(exit::USAGE, message).hint("name a file: --patch work.patch"));
-    }
-    Ok(())
+    let place = resolved(file);
+    let why = if is_stream(file) {
+        None
+    } else if place.is_dir() || !folder(&place).is_dir() {
+        Some("it needs a directory that exists".to_string())
+    } else {
+        tempfile::NamedTempFile::new_in(folder(&place)).err().map(|error| error.to_string())
+    };
+    let Some(why) = why else { return Ok(()) };
+    let message = format!("{} cannot be written: {why}", file.display());
+    Err(Failure::new(exit::USAGE, message).hint("name a file: --patch work.patch"))
 }
 
 /// A copy of the workspace, where copies are kept.
@@ -94,19 +105,39 @@ pub(super) fn write(file: &Path, copy: &PrivateCopy) -> Result<usize, (String, S
         WorkspaceError::Machine { message, hint } => (message, hint),
         other => (other.to_string(), "make the patch by hand: git diff --no-index".into()),
     })?;
-    // There is the whole patch or none.
-    tempfile::NamedTempFile::new_in(folder(file))
-        .and_then(|mut made| {
-            made.write_all(&patch)?;
-            let ordinary = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-            made.as_file().set_permissions(ordinary)?;
-            made.persist(file).map_err(|error| error.error)
-        })
-        .map_err(|error| {
-            let hint = "see that there is room, and that the directory can be written".to_string();
-            (format!("{} cannot be written: {error}", file.display()), hint)
-        })?;
+    let written = if is_stream(file) {
+        File::options().write(true).open(file).and_then(|mut stream| stream.write_all(&patch))
+    } else {
+        write_whole(&resolved(file), &patch)
+    };
+    written.map_err(|error| {
+        let hint = "see that there is room, and that the directory can be written".to_string();
+        (format!("{} cannot be written: {error}", file.display()), hint)
+    })?;
     Ok(files)
+}
+
+/// There is the whole patch or none.
+fn write_whole(file: &Path, patch: &[u8]) -> std::io::Result<()> {
+    let mut made = tempfile::NamedTempFile::new_in(folder(file))?;
+    made.write_all(patch)?;
+    made.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    made.persist(file).map(drop).map_err(|error| error.error)
+}
+
+/// What takes bytes as they come and stays what it is: a pipe, a terminal.
+fn is_stream(file: &Path) -> bool {
+    file.metadata().is_ok_and(|of| !of.is_file() && !of.is_dir())
+}
+
+/// Where a name leads, also where nothing is there yet: the links on the way stay.
+fn resolved(file: &Path) -> PathBuf {
+    let mut file = file.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        let Ok(leads_to) = file.read_link() else { break };
+        file = folder(&file).join(leads_to);
+    }
+    file
 }
 
 fn folder(file: &Path) -> &Path {

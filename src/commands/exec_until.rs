@@ -15,6 +15,18 @@ use std::sync::atomic::AtomicBool;
 /// not made it in ten is going in circles.
 const MAX_ROUNDS: usize = 10;
 
+/// Programs, and the files in which they look up what a target does: `make test` means what the Makefile says. Files that
+/// name dependencies above all (Cargo.toml, pom.xml, build.gradle) are not among them: the work may be in there.
+const RUNNERS: &[(&[&str], &[&str])] = &[
+    (&["make", "gmake"], &["GNUmakefile", "makefile", "Makefile"]),
+    (&["just"], &["justfile", "Justfile", ".justfile"]),
+    (&["npm", "pnpm", "yarn", "bun"], &["package.json"]),
+    (&["tox"], &["tox.ini"]),
+    (&["nox"], &["noxfile.py"]),
+    (&["task"], &["Taskfile.yml", "Taskfile.yaml"]),
+    (&["rake"], &["Rakefile"]),
+];
+
 /// What the command says before anything was done.
 pub enum First {
     Passes(Box<ExecResult>),
@@ -71,8 +83,8 @@ pub fn first(
 }
 
 /// The files of the workspace that the words of a command name: as paths (`sh ./check.sh`), in options
-/// (`--config=test.ini`), as tests of a file (`test_a.py::test_one`), as modules (`tests.test_a.Case`), and beneath a
-/// directory that the command names as well (`cd sub && ./check.sh`).
+/// (`--config=test.ini`), as tests of a file (`test_a.py::test_one`), as modules (`tests.test_a.Case`), by a program that
+/// reads them (`make test`), and beneath a directory that the command names as well (`cd sub && ./check.sh`).
 fn files_in(command: &str, workspace: &Workspace) -> Vec<String> {
     let words = words(command);
     let is_file = |path: &str| workspace.root().join(path).is_file() && !path.is_empty();
@@ -98,7 +110,10 @@ fn files_in(command: &str, workspace: &Workspace) -> Vec<String> {
 /// What a word may call a file.
 fn names(word: &str) -> Vec<String> {
     let value = word.split_once('=').map(|(_, value)| value);
-    let mut names: Vec<String> = Vec::new();
+    let program = word.rsplit('/').next().unwrap_or(word);
+    let read = RUNNERS.iter().filter(|(programs, _)| programs.contains(&program));
+    let mut names: Vec<String> =
+        read.flat_map(|(_, files)| files.iter()).map(|file| file.to_string()).collect();
     for word in std::iter::once(word).chain(value) {
         names.push(word.to_string());
         names.extend(word.split_once("::").map(|(file, _)| file.to_string()));
@@ -117,14 +132,26 @@ mod tests {
     #[test]
     fn the_files_that_a_command_names() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["check.sh", "sub/check.sh", "sub/a b.txt", "tests/test_a.py", "test.ini", "main.py"] {
+        for name in [
+            "check.sh",
+            "sub/check.sh",
+            "sub/a b.txt",
+            "sub/package.json",
+            "tests/test_a.py",
+            "test.ini",
+            "main.py",
+            "Makefile",
+            "Cargo.toml",
+        ] {
             let path = root.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }
         let workspace = Workspace::open(root.path(), &[]).unwrap();
         for (command, expected) in [
-            ("make test", vec![]),
+            ("/usr/bin/make -k test", vec!["Makefile"]),
+            ("env CI=1 make && cd sub && npm test", vec!["Makefile", "sub/package.json"]),
+            ("npm test; just test; cargo test", vec![]),
             ("sh ./check.sh", vec!["./check.sh"]),
             ("cd sub && sh check.sh;ls", vec!["check.sh", "sub/check.sh"]),
             ("cat 'sub/a b.txt'>out", vec!["sub/a b.txt"]),

@@ -5,6 +5,7 @@
 use super::bench::kernel_set;
 use super::{CommandResult, Failure, exit, inspect_gguf};
 use crate::chat::ChatFormat;
+use crate::chat::escape::escape_json;
 use crate::engine::backend::BackendKind;
 use crate::engine::gguf::Gguf;
 use crate::engine::kv::KvType;
@@ -33,7 +34,7 @@ pub fn lines(mut answer: impl FnMut(&Value) -> Result<Value, String>) -> Command
                 json!({ "error": format!("line {}: {error}", number + 1) })
             });
         // A reader that left early (`| head -1`) is no error of ours.
-        if writeln!(out, "{reply}").and_then(|()| out.flush()).is_err() {
+        if writeln!(out, "{}", escape_json(&reply.to_string())).and_then(|()| out.flush()).is_err() {
             break;
         }
     }
@@ -42,7 +43,7 @@ pub fn lines(mut answer: impl FnMut(&Value) -> Result<Value, String>) -> Command
 
 pub fn gguf(path: &Path) -> CommandResult {
     let gguf = Gguf::open(path).map_err(|error| Failure::new(exit::USAGE, error.to_string()))?;
-    println!("{}", inspect_gguf::header_json(&gguf));
+    println!("{}", escape_json(&inspect_gguf::header_json(&gguf).to_string()));
     Ok(exit::DONE)
 }
 

@@ -2,6 +2,7 @@
 //! counts as a definition is `syntax`'s.
 
 use super::{CommandResult, Failure, exit};
+use crate::chat::escape::escape_json;
 use crate::syntax::{Language, MAX_BYTES, Parsed};
 use std::io::Write;
 use std::path::Path;
@@ -26,7 +27,7 @@ pub fn outline(path: &Path) -> CommandResult {
     for definition in parsed.outline() {
         let line = serde_json::to_string(&definition).map_err(|error| failed(format!("{shown}: {error}")))?;
         // A reader that left early (`| head -1`) is no error of ours.
-        if writeln!(out, "{line}").is_err() {
+        if writeln!(out, "{}", escape_json(&line)).is_err() {
             break;
         }
     }

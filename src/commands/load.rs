@@ -5,6 +5,7 @@
 use super::memory::Ask;
 use super::{Failure, exit};
 use crate::chat::ChatFormat;
+use crate::chat::escape::escape_line;
 use crate::config::{Config, Switch};
 use crate::engine::EngineOptions;
 use crate::engine::backend::BackendKind;
@@ -129,7 +130,8 @@ fn with_bar<T>(
     );
     let mut note = |text: &str| {
         if !quiet {
-            eprintln!("{text}");
+            // A server's words among it.
+            eprintln!("{}", escape_line(text));
         }
     };
     let mut progress = |done, total| {

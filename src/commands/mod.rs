@@ -29,10 +29,10 @@ pub mod tools;
 pub mod tui;
 
 use crate::chat::escape::escape_line;
-use crate::config::Config;
+use crate::config::{Config, Dirs};
 use crate::workspace::{Recovery, Workspace};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Exit codes, as documented in the README.
 pub mod exit {
@@ -75,6 +75,16 @@ fn use_state(workspace: &mut Workspace, state: &Path) -> Recovery {
     let recovery = workspace.use_state(state);
     recovery.lines().iter().for_each(|line| tell(line));
     recovery
+}
+
+/// Where the user's own settings are.
+fn settings_directory(dirs: &Dirs) -> Option<PathBuf> {
+    Some(dirs.config_file().ok()?.parent()?.to_path_buf())
+}
+
+/// Lets no tool write the user's own settings, where the workspace holds them.
+fn close_settings(workspace: &mut Workspace, dirs: &Dirs) {
+    settings_directory(dirs).iter().for_each(|directory| workspace.close(directory));
 }
 
 /// What a user is told of a repository's settings that were left unread.

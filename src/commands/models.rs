@@ -1,6 +1,7 @@
 //! `qwright models list|plan|pull|path|rm`: what exists, what fits this machine, what is here, and getting it.
 
 use super::{CommandResult, Failure, exit, load};
+use crate::chat::escape::escape_line;
 use crate::config::{Config, KvKind};
 use crate::engine::bandwidth;
 use crate::hub::{self, HubError, KvWidth, PullOptions, PullProgress, machine, plan};
@@ -114,7 +115,7 @@ fn list(config: &Config, json: bool) -> CommandResult {
         }
     }
     for path in hub::other_files(&dir) {
-        println!("{}", path.display());
+        println!("{}", escape_line(&path.display().to_string()));
     }
     Ok(exit::DONE)
 }
@@ -238,8 +239,8 @@ impl Progress {
 
     fn line(&mut self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.println(escape_line(text)),
+            None => eprintln!("{}", escape_line(text)),
         }
     }
 

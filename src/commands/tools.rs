@@ -104,6 +104,7 @@ pub fn run(args: &ToolsArgs, cancel: &AtomicBool) -> CommandResult {
             if let Ok(state) = config.dirs.state() {
                 super::use_state(&mut workspace, &state);
             }
+            super::close_settings(&mut workspace, &config.dirs);
             let mut rules = Rules::default();
             let source = rules::whole_source(&config, workspace.root())?;
             for problem in rules.reload(&source, &workspace.root().display().to_string()) {

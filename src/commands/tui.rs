@@ -1,7 +1,7 @@
 //! `qwright` without a subcommand: the terminal interface. What it cannot do itself is done here, on threads: loading a
 //! model, beginning or taking up a session, listing models, sessions and files, downloading.
 
-use super::exec::{sandbox_choice, scripted};
+use super::exec::{scripted, shell};
 use super::{CommandResult, Failure, exit, load, rules};
 use crate::agent::protocol::ApprovalMode;
 use crate::agent::{self, Limits, Session, SessionOptions};
@@ -12,7 +12,6 @@ use crate::hub::{self, HubError, KvWidth, PullOptions, PullProgress, machine, pl
 use crate::tui::input::{Ask, Choice, Start, Told, Which};
 use crate::tui::theme::ThemeName;
 use crate::tui::{self, Host, Outbox};
-use crate::workspace::shell::{Shell, ShellSettings};
 use crate::workspace::{ReadContent, Workspace};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -316,12 +315,9 @@ fn open(
     let mut workspace = Workspace::open(root, &[])
         .map_err(|error| usage(error.to_string(), "name a directory of yours with -C"))?;
     let mut notices = state.as_deref().map(|state| workspace.use_state(state).lines()).unwrap_or_default();
+    super::close_settings(&mut workspace, &config.dirs);
     notices.extend(super::not_trusted(&config));
-    let shell = Shell::with(ShellSettings {
-        choice: sandbox_choice(&config),
-        hidden: state.iter().cloned().collect(),
-        ..ShellSettings::default()
-    });
+    let shell = shell(&config, state.as_deref());
     let resumed = match (session, &state) {
         (Which::New, _) => None,
         (_, None) => {

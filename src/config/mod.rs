@@ -230,19 +230,13 @@ impl Config {
     }
 }
 
-/// The `.qwright/config.toml` of the repository around `dir`: looked for in `dir` and its ancestors up to the
-/// first that holds `.git`. It need not be trusted; see [`LoadOptions::trusted`].
+/// The `.qwright/config.toml` of the repository around `dir`: the nearest, looked for in `dir` and above it up to what
+/// is trusted as one ([`trust::repository_of`]). It need not be trusted; see [`LoadOptions::trusted`].
 pub fn repository_file(dir: &Path) -> Option<PathBuf> {
-    for dir in dir.ancestors() {
-        let file = dir.join(".qwright/config.toml");
-        if file.is_file() {
-            return Some(file);
-        }
-        if dir.join(".git").exists() {
-            return None;
-        }
-    }
-    None
+    let top = trust::repository_of(dir);
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    let within = dir.ancestors().take_while(|dir| dir.starts_with(&top));
+    within.map(|dir| dir.join(".qwright/config.toml")).find(|file| file.is_file())
 }
 
 fn nearest_key(key: &str) -> Option<&'static str> {

@@ -2,7 +2,7 @@
 //! outcomes of all rounds add up to one.
 
 use super::{Until, UntilReport};
-use crate::agent::protocol::{Attachment, CheckEnd, Ending, Event, Limit, Op, TurnOutcome};
+use crate::agent::protocol::{Attachment, CheckEnd, Ending, Event, Limit, OUT_OF_TIME, Op, TurnOutcome};
 
 /// Rounds in a row without one tool call after which the model has given up.
 const IDLE: usize = 2;
@@ -52,7 +52,7 @@ impl<'o> Rounds<'o> {
             CheckEnd::Failed => {}
             CheckEnd::Interrupted => return self.end(Ending::Interrupted),
             CheckEnd::OutOfTime => {
-                let message = "The time is used up (--max-wall-time).".into();
+                let message = OUT_OF_TIME.into();
                 return self.end(Ending::Limit { limit: Limit::WallTime, message });
             }
             CheckEnd::NotRun { message, hint } => {

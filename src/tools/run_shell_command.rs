@@ -49,8 +49,11 @@ impl Tool for RunShell {
         &self.spec
     }
 
-    fn access(&self, _: &Arguments) -> Access {
-        Access::Execute
+    fn access(&self, arguments: &Arguments) -> Access {
+        match arguments::text(NAME, arguments, "command") {
+            Ok(command) if policy::needs_network(command) => Access::Network,
+            _ => Access::Execute,
+        }
     }
 
     fn describe(&self, arguments: &Arguments) -> String {
@@ -88,7 +91,10 @@ impl Tool for RunShell {
                 let seconds = if given >= SURELY_MILLISECONDS { given / 1000 } else { given };
                 Duration::from_secs(seconds.min(MAX_TIMEOUT) as u64)
             });
-        let command = ShellCommand { command: command.to_string(), directory, timeout, network: false };
+        // The user was asked for it; not for what the check of the work does, which runs unasked.
+        let network = self.access(arguments) == Access::Network
+            && !context.workspace.is_check(command, directory.as_deref());
+        let command = ShellCommand { command: command.to_string(), directory, timeout, network };
         if arguments::flag(NAME, arguments, "is_background")? {
             return start(context, &command);
         }

@@ -7,6 +7,7 @@
 mod commit;
 mod history;
 
+use super::sandbox::repositories::shared_by;
 use super::{Workspace, WorkspaceError};
 use git2::{
     Config, ConfigLevel, Diff, DiffFormat, DiffOptions, ErrorCode, Repository, RepositoryOpenFlags, Status,
@@ -129,9 +130,10 @@ impl Workspace {
         tracked(&repository).into_iter().filter_map(beneath).collect()
     }
 
-    /// Where the repository keeps what was committed.
-    pub(super) fn git_objects(&self) -> Option<PathBuf> {
-        Some(self.repository().ok()?.repository.commondir().join("objects"))
+    /// Where the repository keeps what is this work tree's own, and what all of its work trees share.
+    pub(super) fn git_directories(&self) -> Option<(PathBuf, PathBuf)> {
+        let Place { repository, .. } = self.repository().ok()?;
+        Some((repository.path().to_path_buf(), repository.commondir().to_path_buf()))
     }
 
     fn repository(&self) -> Result<Place, WorkspaceError> {
@@ -149,6 +151,14 @@ impl Workspace {
                 _ => git_error(error),
             }
         })?;
+        let work_tree = repository.workdir().and_then(|path| path.canonicalize().ok());
+        if !work_tree.as_deref().is_some_and(|tree| is_its_own(&repository, tree)) {
+            return Err(WorkspaceError::Refused(
+                "what is called .git here leads to a repository that does not name this work tree, so it is not opened; \
+                 work without git"
+                    .into(),
+            ));
+        }
         let mut own = Config::new().map_err(git_error)?;
         // A repository may lack the file; then every setting has its default.
         let file = repository.commondir().join("config");
@@ -157,7 +167,6 @@ impl Workspace {
         }
         repository.set_config(&own).map_err(git_error)?;
         // `core.worktree` can name any directory; one that does not hold the workspace is none of its business.
-        let work_tree = repository.workdir().and_then(|path| path.canonicalize().ok());
         let prefix = work_tree.and_then(|tree| Some(root.strip_prefix(&tree).ok()?.to_path_buf()));
         match prefix {
             Some(prefix) => Ok(Place { repository, prefix }),
@@ -166,6 +175,26 @@ impl Workspace {
             )),
         }
     }
+}
+
+/// Whether what the repository is made of lies in its work tree, or in a repository that says so itself (a linked work
+/// tree, a submodule): a `.git` file and links in `.git` can name any other one.
+fn is_its_own(repository: &Repository, tree: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    let (Some(own), Some(common)) = (real(repository.path()), real(repository.commondir())) else {
+        return false;
+    };
+    let parts = ["objects", "refs", "HEAD", "index", "config"].map(|part| common.join(part));
+    let holds = |place: &Path| parts.iter().all(|part| real(part).is_none_or(|part| part.starts_with(place)));
+    if own.starts_with(tree) && common.starts_with(tree) {
+        return holds(tree);
+    }
+    if shared_by(tree).is_some_and(|shared| shared == common) {
+        return holds(&common);
+    }
+    // A submodule's directory names its work tree in the settings that it was made with.
+    let named = Config::open(&own.join("config")).and_then(|config| config.get_path("core.worktree"));
+    own == common && holds(&own) && named.is_ok_and(|named| real(&own.join(named)).as_deref() == Some(tree))
 }
 
 /// The paths of the index. Those that lead elsewhere (an index is a file like any other) are left out.

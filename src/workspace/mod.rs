@@ -358,31 +358,6 @@ impl Workspace {
         Ok(Plan { whole: false, ..self.plan(location, now, after.as_bytes().to_vec()) })
     }
 
-    /// Works out other bytes for a file. `before` is what it is thought to hold, `None` that it is not there.
-    fn plan_bytes(
-        &self,
-        path: &Path,
-        before: Option<&[u8]>,
-        after: Option<Vec<u8>>,
-        executable: bool,
-    ) -> Result<Plan, WorkspaceError> {
-        let location = self.guard.file(&path.to_string_lossy())?;
-        self.guard.check_writable(&location)?;
-        let now = self.existing(&location)?;
-        if now.as_ref().map(|now| &*now.bytes) != before {
-            let shown = self.guard.display(&location);
-            return Err(WorkspaceError::Stale(format!("{shown} was changed by someone else meanwhile")));
-        }
-        let attributes = match &now {
-            Some(now) => {
-                let stat = with_execution(now.stat, executable);
-                (stat.st_mode != now.stat.st_mode).then_some(Attributes::Like(stat))
-            }
-            None => Some(Attributes::New(if executable { 0o777 } else { 0o666 })),
-        };
-        Ok(self.plan_with(location, now, after, attributes))
-    }
-
     /// Plans and applies.
     pub fn edit(&self, path: &str, edit: &Edit) -> Result<Plan, WorkspaceError> {
         let plan = self.plan_edit(path, edit)?;

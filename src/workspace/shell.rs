@@ -263,7 +263,12 @@ impl Core {
         })?;
         let root = workspace_root.canonicalize().map_err(io_error("cannot open the workspace"))?;
         let directory = directory_of(&root, command.directory.as_deref())?;
-        let environment = environment::scrubbed(&self.settings.environment, command.network);
+        let mut environment = environment::scrubbed(&self.settings.environment, command.network);
+        let place =
+            policy::Place { directory: Some(directory.clone()), ..policy::Place::in_workspace(&root) };
+        if policy::judge(&command.command, &place).verdict == policy::CommandVerdict::ReadOnly {
+            environment = environment::for_reading(environment);
+        }
         let layer = state.take_layer();
         let repositories = sandbox::repositories::Snapshot::of(&root);
         let wanted = layout::Wanted {
@@ -312,6 +317,9 @@ impl Core {
             outcome.warnings.extend(reduced.steering.restore(&root));
         }
         outcome.warnings.extend(repositories.check(&root));
+        if tier == SandboxTier::Full {
+            outcome.warnings.extend(repositories.check_kept(&root));
+        }
         let (output, log) = capture.finish();
         outcome.truncated = log.is_some();
         (outcome.output, outcome.log) = (output, log);

@@ -176,14 +176,18 @@ fn directories_follow_xdg_and_a_missing_home_matters_only_when_needed() {
 #[test]
 fn the_repository_file_is_found_from_below_and_not_above_the_repository() {
     let dir = tempfile::tempdir().unwrap();
-    let outer = dir.path().join(".qwright");
-    let deep = dir.path().join("repo/src/deep");
+    let top = dir.path().canonicalize().unwrap();
+    let outer = top.join(".qwright");
+    let deep = top.join("repo/src/deep");
     std::fs::create_dir_all(&outer).unwrap();
     std::fs::create_dir_all(&deep).unwrap();
-    std::fs::create_dir_all(dir.path().join("repo/.git")).unwrap();
     std::fs::write(outer.join("config.toml"), "").unwrap();
+    // Without a repository only the directory itself is trusted, and it may be another user's that lies above.
     assert_eq!(repository_file(&deep), None);
-    let inner = dir.path().join("repo/.qwright");
+    assert_eq!(repository_file(&top), Some(outer.join("config.toml")));
+    std::fs::create_dir_all(top.join("repo/.git")).unwrap();
+    assert_eq!(repository_file(&deep), None);
+    let inner = top.join("repo/.qwright");
     std::fs::create_dir_all(&inner).unwrap();
     std::fs::write(inner.join("config.toml"), "").unwrap();
     assert_eq!(repository_file(&deep), Some(inner.join("config.toml")));

@@ -204,7 +204,7 @@ fn the_request_may_come_from_standard_input() {
         let log = newest_log(&project);
         assert!(log.contains("Request: Grüße\\nzwei"), "{log}");
     }
-    assert_code(&project.with_input(&[], &["-"], b"\xff\xfe"), 2);
+    assert_code(&project.with_input(&[], &["-"], b"\xff\0"), 2);
     assert_code(&project.with_input(&[], &[], b"  \n"), 2);
 }
 
@@ -482,4 +482,53 @@ fn a_log_says_what_happened_and_no_texts() {
     let output = project.run(&fix(), &["--log", "no/such/place", "x"]);
     assert_eq!(output.status.code(), Some(2), "{}", err(&output));
     assert!(err(&output).contains("--log no/such/place"), "{}", err(&output));
+}
+
+#[test]
+fn the_time_of_a_run_ends_while_a_server_is_asked_what_it_has() {
+    let project = Project::new();
+    // It takes the connection and never answers.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", server.local_addr().unwrap());
+    let output = Command::new(env!("CARGO_BIN_EXE_qwright"))
+        .args([
+            "exec",
+            "--sandbox",
+            "none",
+            "--endpoint",
+            &endpoint,
+            "--max-wall-time",
+            "1s",
+            "-o",
+            "json",
+            "x",
+        ])
+        .current_dir(project.files.path())
+        .env_clear()
+        .env("HOME", project.home.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_code(&output, 5);
+    assert_eq!(object(&output)["subtype"], "error_max_wall_time");
+}
+
+#[test]
+fn the_users_settings_are_written_by_no_tool_and_no_command() {
+    let project = Project::new();
+    let home = project.home.path().canonicalize().unwrap();
+    let settings = home.join(".config/qwright/config.toml");
+    std::fs::create_dir_all(settings.parent().unwrap()).unwrap();
+    std::fs::write(&settings, "max_turns = 9\n").unwrap();
+    let turns = [
+        json!(call(
+            "write_file",
+            &[("file_path", "qwright/config.toml"), ("content", "sandbox = \"none\"\n")]
+        )),
+        json!("Done."),
+    ];
+    let above = home.join(".config");
+    let output = project.run(&turns, &["-y", "-o", "stream-json", "-C", above.to_str().unwrap(), "x"]);
+    assert!(out(&output).contains("where this program keeps its own records"), "{}", out(&output));
+    assert_eq!(std::fs::read_to_string(&settings).unwrap(), "max_turns = 9\n");
 }

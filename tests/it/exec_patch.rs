@@ -178,12 +178,80 @@ fn the_session_belongs_to_the_checkout() {
 #[test]
 fn a_patch_that_cannot_be_written_is_refused_before_the_work() {
     let project = checkout();
-    for file in ["no/such/place.patch", "."] {
+    // In the last one nobody may make a file, not even root.
+    for file in ["no/such/place.patch", ".", "/proc/work.patch"] {
         let output = project.run(&[], &["--patch", file, "Work"]);
         assert_code(&output, 2);
         assert!(err(&output).contains("cannot be written"), "{}", err(&output));
     }
     assert!(copies(&project).is_empty());
+}
+
+#[test]
+fn a_patch_goes_where_its_name_leads() {
+    let project = checkout();
+    let at = |name: &str| project.home.path().join(name);
+    let work = |file: &Path| {
+        let turns = [run("echo made > made"), json!("Done.")];
+        assert_code(&project.run(&turns, &["--patch", file.to_str().unwrap(), "Work"]), 0);
+    };
+    std::fs::create_dir(at("patches")).unwrap();
+    symlink("patches/real.patch", at("link.patch")).unwrap();
+    // The first time it leads to nothing yet.
+    for _ in 0..2 {
+        work(&at("link.patch"));
+        assert_eq!(std::fs::read_link(at("link.patch")).unwrap(), Path::new("patches/real.patch"));
+        let text = std::fs::read_to_string(at("patches/real.patch")).unwrap();
+        assert!(text.ends_with("+made\n"), "{text}");
+        std::fs::write(at("patches/real.patch"), "of before").unwrap();
+    }
+    let pipe = at("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read_to_string(pipe).unwrap()
+    });
+    work(&pipe);
+    assert!(!pipe.symlink_metadata().unwrap().is_file(), "it is a pipe still");
+    assert!(reader.join().unwrap().ends_with("+made\n"));
+}
+
+#[test]
+fn what_a_copy_of_a_linked_work_tree_or_a_submodule_commits_stays_in_it() {
+    let project = checkout();
+    let top = project.files.path();
+    let (linked, inner) = (project.home.path().join("linked"), project.home.path().join("inner"));
+    git(top, &["worktree", "add", "-q", "-b", "side", linked.to_str().unwrap()]);
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::write(inner.join("greet.sh"), "echo helo\n").unwrap();
+    git(&inner, &["init", "-q"]);
+    git(&inner, &["add", "-A"]);
+    git(&inner, &["commit", "-qm", "first"]);
+    let from = inner.to_str().unwrap();
+    git(top, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", from, "sub"]);
+    let work = "echo more >> kept.log && git add -f kept.log greet.sh && \
+        git -c user.name=t -c user.email=t@example.org commit -qm inside && \
+        test \"$(git log -1 --format=%s) $(git rev-parse --show-toplevel)\" = \"inside $(pwd -P)\" && \
+        echo fine > fine";
+    for tree in [linked, top.join("sub")] {
+        let state = || {
+            let refs = git(&tree, &["for-each-ref"]);
+            [refs, git(&tree, &["rev-parse", "HEAD"]), git(&tree, &["status", "--porcelain"])]
+        };
+        let (before, files) = (state(), everything(&tree, true));
+        let file = project.home.path().join("work.patch");
+        let arguments = ["-y", "-C", tree.to_str().unwrap(), "--patch", file.to_str().unwrap(), "Work"];
+        assert_code(&project.run(&[run(work), json!("Done.")], &arguments), 0);
+        assert_eq!(everything(&tree, true), files);
+        assert_eq!(state(), before);
+        let patch = std::fs::read_to_string(&file).unwrap();
+        // Tracked, though it is ignored.
+        for part in ["+fine\n", "b/kept.log", "+more\n"] {
+            assert!(patch.contains(part), "{part} is not in {patch}");
+        }
+        git(&tree, &["apply", "--check", file.to_str().unwrap()]);
+    }
 }
 
 #[test]

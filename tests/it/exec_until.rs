@@ -194,7 +194,7 @@ fn what_is_piped_in_goes_with_the_request() {
     let log = newest_log(&project);
     assert!(log.contains("Request: Review this"), "{log}");
     assert!(log.contains("Standard input:\\n\\n+ a line"), "{log}");
-    assert_code(&project.with_input(&[], &["Review this"], b"\xff\xfe"), 2);
+    assert_code(&project.with_input(&[], &["Review this"], b"\xff\xfeh\0i\0"), 2);
     let nothing = Project::new();
     assert_code(&nothing.with_input(&[json!("Hi.")], &["Hi"], b""), 0);
     assert!(!newest_log(&nothing).contains("Standard input"));
@@ -390,6 +390,65 @@ fn what_a_command_of_an_attempt_makes_lands_also_where_it_is_no_text() {
 }
 
 #[test]
+fn an_ignored_file_that_an_attempt_wrote_comes_along() {
+    let project = Project::new();
+    let at = |name: &str| project.files.path().join(name);
+    for (name, bytes) in [
+        (".gitignore", "*.conf\nbuilt/\n"),
+        ("local.conf", "mode=bad\n"),
+        ("check.sh", "grep -q mode=good local.conf && grep -q yes new.conf\n"),
+    ] {
+        std::fs::write(at(name), bytes).unwrap();
+    }
+    let right = || {
+        let new = json!(call("write_file", &[("file_path", "new.conf"), ("content", "yes\n")]));
+        let build = run("mkdir -p built && echo 1 > built/by-command && echo 1 > made.conf");
+        vec![edit("local.conf", "bad", "good"), new, build, json!("Done.")]
+    };
+    let file = project.home.path().join("work.patch");
+    let patched = ["-y", "--attempts", "2", "--patch", file.to_str().unwrap()];
+    assert_code(&attempts(&project, &[right(), right()], &patched), 0);
+    assert_eq!(text(&project, "local.conf"), "mode=bad\n");
+    let patch = std::fs::read_to_string(&file).unwrap();
+    assert!(patch.contains("+mode=good\n") && patch.contains("b/new.conf"), "{patch}");
+    assert!(!patch.contains("by-command") && !patch.contains("made.conf"), "{patch}");
+    assert_code(&attempts(&project, &[right(), right()], &patched[..3]), 0);
+    assert_eq!(["local.conf", "new.conf"].map(|name| text(&project, name)), ["mode=good\n", "yes\n"]);
+    assert!(!at("built").exists() && !at("made.conf").exists());
+}
+
+#[test]
+fn an_attempt_lands_with_its_links_and_directories() {
+    let project = project();
+    let at = |name: &str| project.files.path().join(name);
+    std::fs::write(at("was-file"), "text\n").unwrap();
+    std::os::unix::fs::symlink("greet.sh", at("link")).unwrap();
+    let work = "rm was-file link && mkdir was-file && echo in > was-file/in && ln -s check.sh link && ln -s no/where new";
+    let right = || vec![run(work), edit("greet.sh", "helo", "hello"), json!("It says hello.")];
+    let output = attempts(&project, &[right(), right()], &["--attempts", "2", "-y"]);
+    assert_code(&output, 0);
+    assert_eq!(["greet.sh", "was-file/in"].map(|name| text(&project, name)), ["echo hello\n", "in\n"]);
+    for (name, leads_to) in [("link", "check.sh"), ("new", "no/where")] {
+        assert_eq!(std::fs::read_link(at(name)).unwrap(), std::path::Path::new(leads_to));
+    }
+}
+
+#[test]
+fn attempts_end_with_the_code_of_the_first() {
+    let long = "x".repeat(40_000);
+    let denied = || vec![edit("check.sh", "sh greet.sh\n", "exit 0\n"), json!("I may not.")];
+    let full = || vec![json!({"model": {"context": 4096}}), json!("Hi.")];
+    for (scripts, arguments, code, subtype) in [
+        ([denied(), denied()], ["--max-rounds", "1"], 3, "error_denied"),
+        ([full(), full()], ["--max-rounds=2", long.as_str()], 5, "error_context"),
+    ] {
+        let output = attempts(&project(), &scripts, &[&["--attempts", "2"][..], &arguments].concat());
+        assert_code(&output, code);
+        assert_eq!(object(&output)["subtype"], subtype);
+    }
+}
+
+#[test]
 fn attempts_that_cannot_be_are_refused() {
     let project = project();
     for (arguments, told) in [
@@ -454,4 +513,32 @@ fn without_a_sandbox_it_ends_before_a_model_is_looked_for() {
         assert!(told.contains("no sandbox") && told.contains("--sandbox none"), "{sandbox}: {told}");
         assert_eq!(text(&project, "greet.sh"), before);
     }
+}
+
+#[test]
+fn what_is_piped_in_may_hold_other_encodings() {
+    let project = Project::new();
+    let output = project.with_input(&[json!("Fine.")], &["Review this"], b"+ caf\xe9\n");
+    assert_code(&output, 0);
+    assert!(err(&output).contains("not all valid UTF-8"), "{}", err(&output));
+    assert!(newest_log(&project).contains("+ caf\u{fffd}"), "{}", newest_log(&project));
+}
+
+#[test]
+fn what_a_target_does_stays_as_it_is() {
+    let project = project();
+    let makefile = "test:\n\tsh check.sh\n";
+    std::fs::write(project.files.path().join("Makefile"), makefile).unwrap();
+    // `make` need not be there: it is a word of a command that runs what the Makefile says.
+    let command = ": make test; sh $(sed -n 's/.*sh //p' M*file)";
+    let turns = [
+        edit("Makefile", "sh check.sh", "true"),
+        run("echo 'test:; true' > Makefile"),
+        edit("greet.sh", "helo", "hello"),
+        json!("It says hello."),
+    ];
+    let output = project.run(&turns, &["-o", "json", "-y", "--until", command]);
+    assert_code(&output, 0);
+    assert_eq!(text(&project, "Makefile"), makefile);
+    assert_eq!(object(&output)["until"]["protected"], json!(["Makefile"]));
 }

@@ -4,6 +4,7 @@ use crate::oracle::manifest;
 use crate::workspace::git;
 use proptest::prelude::*;
 use qwright::workspace::shell::policy::{CommandVerdict, Place, judge, plain_commands};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -183,13 +184,92 @@ fn git_reads_unasked_only_where_the_repository_can_start_nothing() {
 }
 
 #[test]
+fn git_reads_unasked_only_in_the_repository_that_was_looked_at() {
+    type Change = (&'static str, fn(&Path), CommandVerdict);
+    const EVIL: &str = "[core]\n\tfsmonitor = ./evil\n";
+    let append = |root: &Path, text: &str| {
+        let config = root.join(".git/config");
+        let before = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(config, before + text).unwrap();
+    };
+    fn bare(root: &Path) {
+        for folder in ["sub", "objects", "refs"] {
+            std::fs::create_dir_all(root.join("vendor").join(folder)).unwrap();
+        }
+        std::fs::write(root.join("vendor/HEAD"), "ref: refs/heads/main\n").unwrap();
+        std::fs::write(root.join("vendor/config"), EVIL).unwrap();
+    }
+    fn dangling_head(folder: &Path) {
+        let _ = std::fs::remove_file(folder.join("HEAD"));
+        symlink("refs/heads/none", folder.join("HEAD")).unwrap();
+    }
+    let changes: &[Change] = &[
+        ("git status", |_| {}, CommandVerdict::ReadOnly),
+        (
+            "cd docs && git status",
+            |root| symlink("src", root.join("docs")).unwrap(),
+            CommandVerdict::ReadOnly,
+        ),
+        (
+            "cd docs && git status",
+            |root| {
+                bare(root);
+                symlink("vendor/sub", root.join("docs")).unwrap();
+            },
+            CommandVerdict::NeedsApproval,
+        ),
+        (
+            "cd vendor && git status",
+            |root| {
+                bare(root);
+                dangling_head(&root.join("vendor"));
+            },
+            CommandVerdict::NeedsApproval,
+        ),
+        ("git status", |root| dangling_head(&root.join(".git")), CommandVerdict::NeedsApproval),
+        ("git status", dangling_head, CommandVerdict::NeedsApproval),
+        (
+            "git diff",
+            |root| std::fs::write(root.join(".git/hooks/post-index-change"), "").unwrap(),
+            CommandVerdict::NeedsApproval,
+        ),
+    ];
+    for (line, change, expected) in changes {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        git(&root, &["init", "-q"]);
+        std::fs::create_dir_all(root.join("src")).unwrap();
+        change(&root);
+        let judgement = judge(line, &Place::in_workspace(&root));
+        assert_eq!(judgement.verdict, *expected, "{line}: {}", judgement.reason);
+    }
+    for (text, expected) in [
+        ("[branch \"fsmonitor\"]\n", CommandVerdict::ReadOnly),
+        ("[branch \"x\"] [core] fsmonitor = ./evil #\"]\n", CommandVerdict::NeedsApproval),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        git(&root, &["init", "-q"]);
+        append(&root, text);
+        assert_eq!(judge("git status", &Place::in_workspace(&root)).verdict, expected, "{text}");
+    }
+}
+
+#[test]
 fn links_that_leave_the_workspace_are_not_followed_unasked() {
     let root = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("f"), "x").unwrap();
     std::fs::write(root.path().join("own"), "x").unwrap();
-    std::os::unix::fs::symlink(outside.path(), root.path().join("out")).unwrap();
-    std::os::unix::fs::symlink("own", root.path().join("in")).unwrap();
+    symlink(outside.path(), root.path().join("out")).unwrap();
+    symlink("own", root.path().join("in")).unwrap();
+    for folder in ["a", "b", "many"] {
+        std::fs::create_dir(root.path().join(folder)).unwrap();
+    }
+    std::fs::write(root.path().join("a/.env"), "x").unwrap();
+    symlink(outside.path().join("f"), root.path().join("a/notes.md")).unwrap();
+    symlink("a/.env", root.path().join("plain")).unwrap();
+    (0..1001).for_each(|number| std::fs::write(root.path().join(format!("many/{number}")), "").unwrap());
     let place = Place::in_workspace(&root.path().canonicalize().unwrap());
     let shown = place.root.clone().unwrap();
     for (line, expected) in [
@@ -199,6 +279,19 @@ fn links_that_leave_the_workspace_are_not_followed_unasked() {
         ("cat out/f".into(), CommandVerdict::NeedsApproval),
         ("cd out && cat f".into(), CommandVerdict::NeedsApproval),
         ("cat < out/f".into(), CommandVerdict::NeedsApproval),
+        ("cat i* own".into(), CommandVerdict::ReadOnly),
+        ("cat a/*.txt".into(), CommandVerdict::ReadOnly),
+        ("cat o*".into(), CommandVerdict::NeedsApproval),
+        ("cat a/*.md".into(), CommandVerdict::NeedsApproval),
+        ("cat */*.md".into(), CommandVerdict::NeedsApproval),
+        ("cat */f".into(), CommandVerdict::NeedsApproval),
+        ("cd a && cat *.md".into(), CommandVerdict::NeedsApproval),
+        ("cat a/.en*".into(), CommandVerdict::NeedsApproval),
+        ("cat plain".into(), CommandVerdict::NeedsApproval),
+        ("ls many".into(), CommandVerdict::ReadOnly),
+        ("ls many/*".into(), CommandVerdict::NeedsApproval),
+        ("diff own in".into(), CommandVerdict::ReadOnly),
+        ("diff a b".into(), CommandVerdict::NeedsApproval),
         (format!("cat {}", outside.path().display()), CommandVerdict::NeedsApproval),
     ] {
         assert_eq!(judge(&line, &place).verdict, expected, "{line}");

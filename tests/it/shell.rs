@@ -617,6 +617,10 @@ fn home_is_hidden_except_for_toolchains_and_caches() {
         ".config/gh/hosts.yml",
         ".cargo/credentials.toml",
         ".cargo/credentials",
+        ".cabal/config",
+        ".dotnet/corefx/cryptography/key",
+        ".gradle/init.gradle",
+        ".ivy2/.credentials",
         ".m2/settings.xml",
         ".gradle/gradle.properties",
         ".npm/_logs/log",
@@ -938,6 +942,35 @@ fn planted_hooks_are_set_aside_and_new_repositories_named() {
         let aside = place.workspace.join(".git/commondir.set-aside-1");
         assert_eq!(std::fs::read_to_string(aside).unwrap(), "/evil\n");
     }
+}
+
+#[test]
+fn hooks_in_the_working_tree_are_not_exchanged_with_the_directory_around_them() {
+    let Some(shell) = full() else { return };
+    let place = Place::temporary();
+    let hooks = place.workspace.join(".husky/_");
+    std::fs::create_dir_all(&hooks).unwrap();
+    std::fs::write(hooks.join("pre-commit"), "kept\n").unwrap();
+    std::fs::write(place.workspace.join(".git/config"), "[core]\n\thooksPath = .husky/_\n").unwrap();
+    assert_eq!(
+        run(shell, &place.workspace, "echo evil > .husky/_/pre-commit").warnings,
+        Vec::<String>::new()
+    );
+    let line = "mv .husky h && cp -r h .husky && echo evil > .husky/_/pre-commit";
+    let outcome = run(shell, &place.workspace, line);
+    assert_eq!(outcome.warnings.len(), 1, "{outcome:?}");
+    assert!(outcome.warnings[0].contains(".husky/_.set-aside-1") && !hooks.exists(), "{outcome:?}");
+    assert_eq!(std::fs::read_to_string(place.workspace.join("h/_/pre-commit")).unwrap(), "kept\n");
+}
+
+#[test]
+fn git_is_kept_from_starting_anything_where_a_line_only_reads() {
+    let place = Place::temporary();
+    let config = "[core]\n\trepositoryformatversion = 0\n";
+    std::fs::write(place.workspace.join(".git/config"), config).unwrap();
+    let asked = "git config --get core.hooksPath";
+    assert_eq!(run(none(), &place.workspace, asked).output, "/dev/null\n");
+    assert_ne!(run(none(), &place.workspace, &format!("{asked}; : > x")).output, "/dev/null\n");
 }
 
 #[test]

@@ -800,3 +800,35 @@ fn a_repository_whose_work_tree_is_elsewhere_is_refused() {
     assert!(workspace.git_status().is_err());
     assert!(workspace.git_diff(None).is_err());
 }
+
+#[test]
+fn a_git_directory_that_belongs_to_another_tree_is_not_opened() {
+    let top = tempfile::tempdir().unwrap();
+    let (own, other) = (top.path().join("own"), top.path().join("other"));
+    for (repository, name) in [(&own, "own.txt"), (&other, "secret.txt")] {
+        std::fs::create_dir(repository).unwrap();
+        std::fs::write(repository.join(name), "x\n").unwrap();
+        git(repository, &["init", "-q"]);
+        git(repository, &["add", "."]);
+        git(repository, &["commit", "-qm", "x"]);
+    }
+    let diff = |at: &Path| Workspace::open(at, &[]).unwrap().git_diff(None);
+    git(&own, &["worktree", "add", "-q", "../linked"]);
+    git(&own, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "../other", "sub"]);
+    for at in [own.join("sub"), top.path().join("linked")] {
+        assert_eq!(diff(&at).unwrap(), "", "{}", at.display());
+    }
+    let thief = top.path().join("thief");
+    std::fs::create_dir(&thief).unwrap();
+    for named in ["../other/.git", "../own/.git/worktrees/linked", "../own/.git/modules/sub"] {
+        std::fs::write(thief.join(".git"), format!("gitdir: {named}\n")).unwrap();
+        assert!(diff(&thief).is_err(), "{named}");
+    }
+    std::fs::remove_file(thief.join(".git")).unwrap();
+    git(&thief, &["init", "-q"]);
+    for part in ["objects", "refs"] {
+        std::fs::remove_dir_all(thief.join(".git").join(part)).unwrap();
+        std::os::unix::fs::symlink(other.join(".git").join(part), thief.join(".git").join(part)).unwrap();
+    }
+    assert!(diff(&thief).is_err(), "links in .git");
+}

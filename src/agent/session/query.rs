@@ -4,6 +4,7 @@ use super::Session;
 use crate::agent::protocol::{Answer, Change, Event, Past, Query};
 use crate::chat::Role;
 use crate::workspace::shell::ShellCommand;
+use crate::workspace::shell::policy::needs_network;
 
 impl Session {
     pub(super) fn answer(&self, query: Query) {
@@ -85,7 +86,9 @@ impl Session {
         self.commands += 1;
         let (id, name) = (u64::MAX - self.commands, "shell".to_string());
         self.emit(Event::ToolCallStarted { id, name: name.clone(), summary: command.to_string() });
-        let asked = ShellCommand { command: command.into(), directory: None, timeout: None, network: false };
+        // The user wrote it: what needs the network has it.
+        let network = needs_network(command);
+        let asked = ShellCommand { command: command.into(), network, ..ShellCommand::default() };
         let mut show = |text: &str| self.emit(Event::ToolOutput { id, text: text.to_string() });
         let (ok, summary) = match self.workspace.run_command(&self.shell, &asked, &self.cancel, &mut show) {
             Ok(outcome) => match outcome.exit {

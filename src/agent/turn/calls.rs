@@ -116,7 +116,8 @@ impl Turn {
                     self.last_run = None;
                     self.again.clear();
                 }
-                if access == Access::Execute {
+                let ran = matches!(access, Access::Execute | Access::Network);
+                if ran {
                     if self.repair == Repair::Untried {
                         self.check_seconds = seconds;
                     }
@@ -129,9 +130,7 @@ impl Turn {
                 let text = match text.is_empty() {
                     true => note("empty_output", &[]),
                     // How long a check took and where it ran would make every run another conversation.
-                    false if access == Access::Execute && self.own && self.wish.leads() => {
-                        portable(&text, &self.rules.root)
-                    }
+                    false if ran && self.own && self.wish.leads() => portable(&text, &self.rules.root),
                     false => text,
                 };
                 self.result(call, text, false, effects)

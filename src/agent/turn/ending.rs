@@ -3,7 +3,7 @@
 use super::{Effect, Must, State, Stop, Turn};
 use crate::agent::answer::ANSWER;
 use crate::agent::prompts::note;
-use crate::agent::protocol::{Ending, Event, Limit, TurnOutcome};
+use crate::agent::protocol::{Ending, Event, Limit, OUT_OF_TIME, TurnOutcome};
 use crate::chat::{Message, Role, ToolCall};
 use crate::model::Generated;
 
@@ -30,9 +30,7 @@ impl Turn {
         }
         match why {
             Stop::Interrupted => self.finish(Ending::Interrupted, effects),
-            Stop::WallTime => {
-                self.limit(Limit::WallTime, "The time is used up (--max-wall-time).".into(), effects)
-            }
+            Stop::WallTime => self.limit(Limit::WallTime, OUT_OF_TIME.into(), effects),
         }
     }
 

@@ -50,6 +50,11 @@ impl Workspace {
         recovery
     }
 
+    /// Lets no tool write in `directory`, unless the workspace lies in it.
+    pub fn close(&mut self, directory: &Path) {
+        self.guard.close(directory);
+    }
+
     /// The directory of this program's state, outside the repository; `None` where there is none that can be written.
     pub fn state_directory(&self) -> Option<&Path> {
         self.pending.as_deref()?.parent()

@@ -2,6 +2,7 @@
 //! their blocks: that is what the system's own copy does.
 
 use crate::workspace::WorkspaceError;
+use crate::workspace::node::Stamp;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -11,11 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub struct Copied {
     pub top: PathBuf,
-    /// Every file and link, relative to the top.
-    pub paths: Vec<PathBuf>,
+    /// Every file and link, relative to the top, and the stamp of the one that it was copied from.
+    pub paths: Vec<(PathBuf, Stamp)>,
 }
 
-/// `skip` is left out where it lies in the tree: a copy must not hold itself.
+/// `skip` is left out where it lies in the tree: a copy must not hold itself. What is there already stays, but for files
+/// of the same name.
 pub fn tree(from: &Path, to: &Path, skip: &Path, cancel: &AtomicBool) -> Result<Copied, WorkspaceError> {
     let mut paths = Vec::new();
     fs::create_dir_all(to).map_err(|error| failed(to, &error))?;
@@ -48,12 +50,12 @@ pub fn tree(from: &Path, to: &Path, skip: &Path, cancel: &AtomicBool) -> Result<
                 }
                 modes.push((target.clone(), of.mode() & 0o7777));
                 waiting.push(relative);
-                fs::create_dir(&target)
+                fs::create_dir_all(&target)
             } else if of.is_symlink() {
-                paths.push(relative);
+                paths.push((relative, Stamp::of(&of)));
                 fs::read_link(&source).and_then(|leads_to| symlink(leads_to, &target))
             } else if of.is_file() {
-                paths.push(relative);
+                paths.push((relative, Stamp::of(&of)));
                 fs::copy(&source, &target).and_then(|_| same_times(&target, &of))
             } else {
                 // Sockets, pipes and devices belong to what runs in the original.
@@ -95,7 +97,7 @@ fn same_times(path: &Path, of: &Metadata) -> io::Result<()> {
     Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn failed(path: &Path, error: &io::Error) -> WorkspaceError {
+pub fn failed(path: &Path, error: &io::Error) -> WorkspaceError {
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied => "see that every file of the workspace can be read",
         io::ErrorKind::StorageFull => {

@@ -1,17 +1,19 @@
 //! A private copy of a work tree as it stands, uncommitted and ignored files too, to work in while the original stays
-//! untouched; and what came of the work, as a patch that `git apply` takes (`snapshot`). The copy goes with its value;
-//! what a kill left behind is removed by the next one.
+//! untouched; and what came of the work (`snapshot`), as a patch that `git apply` takes, or done to the original (`land`).
+//! The copy goes with its value; what a kill left behind is removed by the next one.
 //!
 //! Where the workspace is a part of a repository the whole work tree is copied: builds and git look above it.
 
 mod copy;
+mod land;
+mod repository;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
-use super::patch::Form;
-use super::{Change, Touched, Workspace, WorkspaceError};
-use copy::Copied;
+use super::{Touched, Workspace, WorkspaceError};
 use rustix::fs::{FlockOperation, flock};
-use snapshot::{Parts, Raw, Snapshots};
+use snapshot::Snapshots;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,10 @@ const CARGO_DEPTH: usize = 3;
 
 /// What copies are called; those that nobody holds any more are known by it.
 const PREFIX: &str = "qwright-copy-";
+/// What those are called that were left for the user.
+const LEFT: &str = "qwright-kept-";
+/// So often a new one may be taken by somebody who removes what killed processes left.
+const TRIES: usize = 16;
 
 pub struct PrivateCopy {
     root: PathBuf,
@@ -42,14 +48,16 @@ impl PrivateCopy {
         let holder = Holder::new(&top, places)?;
         // The copy has the name of the original: it is what the model is told the project is called.
         let name = top.file_name().unwrap_or("workspace".as_ref());
-        let copied = copy::tree(&top, &holder.path().join("tree").join(name), holder.path(), cancel)?;
-        let Copied { top: copy, paths } = copied;
+        let mut copied = copy::tree(&top, &holder.path().join("tree").join(name), holder.path(), cancel)?;
         // What is touched in it is known by real paths.
-        let copy = copy.canonicalize().unwrap_or(copy);
-        let root =
-            workspace.root().strip_prefix(&top).map_or_else(|_| copy.clone(), |prefix| copy.join(prefix));
-        let objects = workspace.git_objects();
-        let snapshots = Snapshots::begin(copy, paths, &holder.path().join("base.git"), objects.as_deref())?;
+        copied.top = copied.top.canonicalize().unwrap_or(copied.top);
+        let directories = workspace.git_directories();
+        let objects = directories.as_ref().map(|(_, shared)| shared.join("objects"));
+        repository::give_own(&copied.top, directories, cancel)?;
+        let beneath = workspace.root().strip_prefix(&top);
+        let root = beneath.map_or_else(|_| copied.top.clone(), |prefix| copied.top.join(prefix));
+        let base = holder.path().join("base.git");
+        let snapshots = Snapshots::begin(top, copied, &base, objects.as_deref())?;
         Ok(Self { root, snapshots, holder })
     }
 
@@ -91,37 +99,29 @@ impl PrivateCopy {
         self.snapshots.keep(&touched.work);
     }
 
-    /// What changed since the copy was made, and in how many files. Paths are those of the work tree. Files that the
-    /// repository ignores are left out.
+    /// What changed since the copy was made, and in how many files. Paths are those of the work tree. Of the files that
+    /// the repository ignores only those that the work itself wrote are in it.
     pub fn patch(&self) -> Result<(Vec<u8>, usize), WorkspaceError> {
         self.snapshots.patch()
     }
 
-    /// Does to the original what was done here, all of it or nothing; in how many files. An error where the original has
-    /// changed meanwhile, or a link is another.
-    pub fn land(&self, original: &Workspace) -> Result<usize, WorkspaceError> {
-        let Parts { patch, raw, files } = self.snapshots.parts()?;
-        // The patch speaks of the whole work tree.
+    /// Does to the original what was done here, all of it or nothing. An error where the original has changed meanwhile.
+    pub fn land(&self, original: &Workspace) -> Result<(), WorkspaceError> {
+        let mut changes = self.snapshots.changes()?;
+        land::add_directories(&mut changes, self.top());
+        // They are of the whole work tree.
         let mut whole = Workspace::open(&original.git_top(), &[])?;
         whole.pending.clone_from(&original.pending);
-        let mut plans = Vec::new();
-        if !patch.is_empty() {
-            let patch = String::from_utf8(patch)
-                .map_err(|_| WorkspaceError::Refused("a name among the changes is no text".into()))?;
-            plans = whole.plan_change(&Change::Patch(Form::UnifiedDiff, patch))?;
-        }
-        for Raw { path, before, after, executable } in raw {
-            plans.push(whole.plan_bytes(&path, before.as_deref(), after, executable)?);
-        }
-        if !plans.is_empty() {
-            whole.apply_all(&plans)?;
-        }
-        Ok(files)
+        whole.take_over(changes)
     }
 
-    /// Leaves the copy where it is and says where.
+    /// Leaves the copy for the user and says where. Nothing can be asked of it any more.
     pub fn leave(&mut self) -> PathBuf {
-        self.holder.leave = true;
+        if let Some((old, new)) = self.holder.leave()
+            && let Ok(beneath) = self.root.strip_prefix(old)
+        {
+            self.root = new.join(beneath);
+        }
         self.root.clone()
     }
 }
@@ -131,7 +131,6 @@ struct Holder {
     directory: Option<TempDir>,
     /// Only held: its lock says that somebody is here.
     _lock: File,
-    leave: bool,
 }
 
 impl Holder {
@@ -146,11 +145,8 @@ impl Holder {
         let mut why = "no directory for it is known".to_string();
         for (_, place) in usable {
             sweep(place);
-            let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place);
-            match made.and_then(|directory| Ok((locked(directory.path())?, directory))) {
-                Ok((lock, directory)) => {
-                    return Ok(Self { directory: Some(directory), _lock: lock, leave: false });
-                }
+            match Self::made_in(place) {
+                Ok(holder) => return Ok(holder),
                 Err(error) => why = format!("{}: {error}", place.display()),
             }
         }
@@ -158,6 +154,27 @@ impl Holder {
             message: format!("no private copy can be made: {why}"),
             hint: "set XDG_CACHE_HOME or TMPDIR to a directory that can be written".into(),
         })
+    }
+
+    /// Whoever sweeps at this moment may take it before it is locked: then another one is made.
+    fn made_in(place: &Path) -> std::io::Result<Self> {
+        let mut more = 1..TRIES;
+        loop {
+            let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place)?;
+            match locked(directory.path()) {
+                Ok(lock) => return Ok(Self { directory: Some(directory), _lock: lock }),
+                Err(error) if more.next().is_none() => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Leaves the directory, by a name that no sweep takes for a killed process's; what it was called and what it is.
+    fn leave(&mut self) -> Option<(PathBuf, PathBuf)> {
+        let old = self.directory.take()?.keep().canonicalize().ok()?;
+        let new = old.with_file_name(old.file_name()?.to_str()?.replacen(PREFIX, LEFT, 1));
+        std::fs::rename(&old, &new).ok()?;
+        Some((old, new))
     }
 
     fn path(&self) -> &Path {
@@ -168,18 +185,16 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         if let Some(directory) = self.directory.take() {
-            let path = directory.keep();
-            if !self.leave {
-                remove(&path);
-            }
+            remove(&directory.keep());
         }
     }
 }
 
-/// The directory, locked; an error where somebody else has it.
+/// The directory, locked; an error where somebody else has it, or removed it meanwhile. No name is used twice.
 fn locked(path: &Path) -> std::io::Result<File> {
     let directory = File::open(path)?;
     flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+    path.symlink_metadata()?;
     Ok(directory)
 }
 
@@ -189,7 +204,11 @@ fn sweep(place: &Path) {
         let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let owned = entry.metadata().is_ok_and(|of| of.uid() == rustix::process::getuid().as_raw());
-        if ours && is_directory && owned && locked(&entry.path()).is_ok() {
+        if ours
+            && is_directory
+            && owned
+            && let Ok(_lock) = locked(&entry.path())
+        {
             remove(&entry.path());
         }
     }

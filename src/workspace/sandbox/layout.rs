@@ -75,7 +75,8 @@ const CREDENTIALS: &[&str] = &[
     ".aws", ".azure", ".bash_history", ".config", ".docker", ".git-credentials", ".gnupg", ".kube",
     ".local/share/keyrings", ".mozilla", ".netrc", ".npmrc", ".password-store", ".pgpass", ".pypirc", ".ssh",
     ".terraform.d", ".terraformrc", ".thunderbird", ".vault-token", ".zsh_history", ".yarnrc.yml",
-    ".cargo/credentials", ".cargo/credentials.toml", ".gem/credentials", ".gradle/gradle.properties",
+    ".cabal/config", ".cargo/credentials", ".cargo/credentials.toml", ".dotnet/corefx/cryptography",
+    ".gem/credentials", ".gradle/gradle.properties", ".gradle/init.gradle", ".ivy2/.credentials",
     ".m2/settings-security.xml", ".m2/settings.xml", ".npm/_logs",
 ];
 /// What root could read of the system's own.
@@ -87,7 +88,7 @@ const SYSTEM_CREDENTIALS: &[&str] = &[
 ];
 /// In whatever directory a variable names as a toolchain.
 const TOOLCHAIN_CREDENTIALS: &[&str] =
-    &["credentials", "credentials.toml", "gradle.properties", ".npmrc", ".netrc"];
+    &["credentials", "credentials.toml", "gradle.properties", "init.gradle", ".npmrc", ".netrc"];
 #[rustfmt::skip]
 const CACHE_VARIABLES: &[&str] =
     &["CARGO_HOME", "GEM_HOME", "GOCACHE", "GOMODCACHE", "GOPATH", "GRADLE_USER_HOME"];
@@ -132,7 +133,7 @@ impl Layout {
         }
         for path in wanted.read_only {
             let path = workspace.join(path);
-            if path.starts_with(workspace) && path.exists() {
+            if path.starts_with(workspace) && path != workspace && path.exists() {
                 layout.read_only.push(path.into());
             }
         }

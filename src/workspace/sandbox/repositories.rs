@@ -2,7 +2,8 @@
 //!
 //! [`Snapshot::of`] finds the repositories before a command and says what to pin and make read-only; what does not
 //! exist cannot be mounted over, so [`Snapshot::check`] looks again afterwards: a hook or configuration planted in a
-//! repository is moved out of the way, a new or exchanged repository is named.
+//! repository is moved out of the way, a new or exchanged repository is named. Nor does a mount keep a directory above
+//! it from being renamed, it goes along: [`Snapshot::check_kept`] looks for what was put in its place.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
@@ -28,6 +29,8 @@ pub struct Snapshot {
     absent: Vec<PathBuf>,
     /// Steering files that are links, and to where: a link cannot be mounted over.
     links: Vec<(PathBuf, PathBuf)>,
+    /// What steers git from the working tree.
+    kept: Vec<Kept>,
     pub pinned: Vec<PathBuf>,
     pub read_only: Vec<PathBuf>,
 }
@@ -42,7 +45,33 @@ struct Identity {
     target: Option<PathBuf>,
 }
 
+/// Read-only where it is, with all that tells it from another put in its place.
+#[derive(Debug)]
+struct Kept {
+    /// As git is told.
+    path: PathBuf,
+    real: PathBuf,
+    itself: Identity,
+    parent: Identity,
+}
+
+impl Kept {
+    fn is_exchanged(&self) -> bool {
+        let is = |path: &Path, before: &Identity| Identity::of(path).is_some_and(|now| now.is(before));
+        // No command exchanges it in its own directory, where it is a mount point: whoever did was outside.
+        let same =
+            is(&self.real, &self.itself) || self.real.parent().is_some_and(|parent| is(parent, &self.parent));
+        !(same && self.path.canonicalize().is_ok_and(|real| real == self.real))
+    }
+}
+
 impl Identity {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = path.symlink_metadata().ok()?;
+        let target = std::fs::read_link(path).ok();
+        Some(Self { device: metadata.dev(), inode: metadata.ino(), changed: metadata.ctime(), target })
+    }
+
     fn is(&self, other: &Self) -> bool {
         (self.device, self.inode, &self.target) == (other.device, other.inode, &other.target)
     }
@@ -79,7 +108,9 @@ impl Snapshot {
                     if let Ok(target) = std::fs::read_link(&path) {
                         self.links.push((path.clone(), target));
                     }
-                    self.read_only.extend(path.canonicalize().ok().filter(|real| real.starts_with(root)));
+                    if let Some(real) = path.canonicalize().ok().filter(|real| real.starts_with(root)) {
+                        self.keep(root, &path, real);
+                    }
                 }
                 Ok(_) => self.read_only.push(path),
                 Err(_) => self.absent.push(path),
@@ -90,7 +121,7 @@ impl Snapshot {
         // Hooks and configuration kept in the working tree are hooks and configuration all the same.
         for path in steered_to(git) {
             match path.canonicalize() {
-                Ok(real) if real.starts_with(root) && real != root => self.read_only.push(real),
+                Ok(real) if real.starts_with(root) && real != root => self.keep(root, &path, real),
                 Ok(_) => {}
                 Err(_) if path.starts_with(root) => self.absent.push(path),
                 Err(_) => {}
@@ -98,12 +129,20 @@ impl Snapshot {
         }
     }
 
+    fn keep(&mut self, root: &Path, path: &Path, real: PathBuf) {
+        let path = if path.starts_with(root) { path } else { &real };
+        if let (Some(itself), Some(parent)) = (Identity::of(&real), real.parent().and_then(Identity::of)) {
+            self.kept.push(Kept { path: path.to_path_buf(), real: real.clone(), itself, parent });
+        }
+        self.read_only.push(real);
+    }
+
     /// Compares with what is there now; each line is for the user.
     pub fn check(&self, root: &Path) -> Vec<String> {
         let mut warnings = Vec::new();
         let shown = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
         for path in self.absent.iter().filter(|path| path.symlink_metadata().is_ok()) {
-            warnings.push(match set_aside(path) {
+            warnings.push(match move_away(root, path) {
                 Ok(aside) => format!(
                     "the command made {}, which git would run or obey: it was moved to {}",
                     shown(path),
@@ -120,8 +159,8 @@ impl Snapshot {
                 continue;
             }
             let restored = match path.symlink_metadata() {
-                Ok(_) => set_aside(path).map(drop),
-                Err(_) => Ok(()),
+                Err(_) if way_out(root, path).is_none() => Ok(()),
+                _ => move_away(root, path).map(drop),
             };
             let restored = restored.and_then(|()| std::os::unix::fs::symlink(target, path));
             let result =
@@ -149,6 +188,21 @@ impl Snapshot {
             warnings.push(format!("the command removed or moved {}", shown(path)));
         }
         warnings
+    }
+
+    /// The same of what was read-only for the command: only with the directory around it could it be exchanged.
+    pub fn check_kept(&self, root: &Path) -> Vec<String> {
+        let shown = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
+        let exchanged = self.kept.iter().filter(|kept| kept.is_exchanged()).map(|kept| &kept.path);
+        let told = exchanged.map(|path| {
+            let what = format!("the command moved {}, which steers git", shown(path));
+            let Ok(now) = path.canonicalize() else { return what };
+            match move_away(root, if now.starts_with(root) { &now } else { path }) {
+                Ok(aside) => format!("{what}: what it put there was moved to {}", shown(&aside)),
+                Err(error) => format!("{what}: what it put there could not be moved away: {error}"),
+            }
+        });
+        told.collect()
     }
 }
 
@@ -186,6 +240,18 @@ pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     Err(std::io::Error::other("no free name"))
 }
 
+/// What on the way to `path` leads out of the workspace: what lies behind it is not the command's, nor ours to move.
+fn way_out<'p>(root: &Path, path: &'p Path) -> Option<&'p Path> {
+    let real = root.canonicalize().ok()?;
+    let below = path.ancestors().take_while(|here| here.starts_with(root) && *here != root);
+    below.filter(|here| here.canonicalize().is_ok_and(|here| !here.starts_with(&real))).last()
+}
+
+/// Moves away what git would find there.
+fn move_away(root: &Path, path: &Path) -> std::io::Result<PathBuf> {
+    set_aside(way_out(root, path).unwrap_or(path))
+}
+
 /// All `.git` below `root`, without following links or looking inside git directories; and whether the walk was cut.
 fn find(root: &Path) -> (BTreeMap<PathBuf, Identity>, bool) {
     let mut found = BTreeMap::new();
@@ -196,12 +262,7 @@ fn find(root: &Path) -> (BTreeMap<PathBuf, Identity>, bool) {
             seen += 1;
             // Case-folding file systems take `.GIT` for `.git`, and so does git there.
             if entry.file_name().eq_ignore_ascii_case(".git") {
-                if let Ok(metadata) = entry.path().symlink_metadata() {
-                    let target = std::fs::read_link(entry.path()).ok();
-                    let (device, inode, changed) = (metadata.dev(), metadata.ino(), metadata.ctime());
-                    let identity = Identity { device, inode, changed, target };
-                    found.insert(entry.path(), identity);
-                }
+                found.extend(Identity::of(&entry.path()).map(|identity| (entry.path(), identity)));
             } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 waiting.push_back(entry.path());
             }
@@ -219,31 +280,28 @@ fn steered_to(git: &Path) -> Vec<PathBuf> {
     let text = std::fs::read(git.join("config")).unwrap_or_default();
     let mut including = false;
     let mut paths = Vec::new();
-    for line in String::from_utf8_lossy(&text).lines().map(|line| fold_key(line.trim())) {
-        if line.starts_with('[') {
-            including = line.starts_with("[include");
-        }
-        // A key may follow its section's name on the same line.
-        let Some((key, value)) = line.rsplit(']').next().and_then(|rest| rest.split_once('=')) else {
-            continue;
-        };
-        let value = value.trim().trim_matches('"');
-        let base = match key.trim() {
-            "hookspath" => git.parent(),
-            "path" if including => Some(git),
-            _ => None,
-        };
-        if let Some(base) = base.filter(|_| !value.is_empty()) {
-            paths.push(base.join(value));
+    for line in String::from_utf8_lossy(&text).lines().map(str::trim) {
+        including = line.to_ascii_lowercase().contains("[include") || including && !line.starts_with('[');
+        // A key may follow its section's name on the same line; a bracket may also stand in a name or comment.
+        let rests = line.match_indices(']').map(|(at, _)| &line[at + 1..]).chain([line]);
+        for (key, value) in rests.filter_map(|rest| rest.split_once('=')) {
+            let base = match key.trim().to_ascii_lowercase().as_str() {
+                "hookspath" => git.parent(),
+                "path" if including => Some(git),
+                _ => None,
+            };
+            let Some(base) = base else { continue };
+            // Outside quotes these begin a comment.
+            let short = value.split([';', '#']).next().unwrap_or_default();
+            for value in [value, short].map(|value| value.trim().trim_matches('"')) {
+                if !value.is_empty() {
+                    paths.push(base.join(value));
+                }
+            }
         }
     }
+    paths.dedup();
     paths
-}
-
-/// Keys and sections of a configuration have no case; values do.
-fn fold_key(line: &str) -> String {
-    let (key, value) = line.split_at(line.find('=').unwrap_or(line.len()));
-    format!("{}{value}", key.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -320,6 +378,53 @@ mod tests {
         assert!(!root.path().join(".githooks").exists());
         assert!(!git.join("commondir").exists());
         assert_eq!(read_to_string(git.join("commondir.set-aside-1")).unwrap(), "evil");
+    }
+
+    #[test]
+    fn what_lies_outside_is_not_set_aside() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let git = repository(root.path());
+        write(git.join("config"), "[core] hooksPath = .husky/_\n").unwrap();
+        let snapshot = Snapshot::of(root.path());
+        create_dir_all(outside.path().join("_")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.path().join(".husky")).unwrap();
+        let warnings = snapshot.check(root.path());
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(outside.path().join("_").is_dir());
+        assert!(root.path().join(".husky").symlink_metadata().is_err());
+        assert!(root.path().join(".husky.set-aside-1").is_symlink());
+    }
+
+    #[test]
+    fn what_steers_git_is_not_exchanged_with_the_directory_around_it() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let git = repository(&root);
+        write(git.join("config"), "[core] hooksPath = .husky/_ ;]\n").unwrap();
+        let hooks = root.join(".husky/_");
+        create_dir_all(&hooks).unwrap();
+        let snapshot = Snapshot::of(&root);
+        assert!(snapshot.read_only.contains(&hooks));
+        // The user, meanwhile: no command can do that.
+        rename(&hooks, root.join(".husky/old")).unwrap();
+        create_dir_all(&hooks).unwrap();
+        assert_eq!(snapshot.check_kept(&root), Vec::<String>::new());
+
+        let snapshot = Snapshot::of(&root);
+        rename(root.join(".husky"), root.join("moved")).unwrap();
+        assert_eq!(snapshot.check_kept(&root).len(), 1);
+        create_dir_all(&hooks).unwrap();
+        write(hooks.join("pre-commit"), "evil").unwrap();
+        let warnings = snapshot.check_kept(&root);
+        assert!(warnings.len() == 1 && warnings[0].ends_with(".husky/_.set-aside-1"), "{warnings:?}");
+        assert!(!hooks.exists());
+        assert_eq!(read_to_string(root.join(".husky/_.set-aside-1/pre-commit")).unwrap(), "evil");
+        // A link to where it is now would be the next command's to turn.
+        remove_dir_all(root.join(".husky")).unwrap();
+        std::os::unix::fs::symlink("moved", root.join(".husky")).unwrap();
+        assert_eq!(snapshot.check_kept(&root).len(), 1);
+        assert!(!hooks.exists());
     }
 
     #[test]

@@ -87,7 +87,11 @@ impl Steering {
                 continue;
             }
             told.push(match put_back(path, before) {
-                Ok(()) => format!("the command changed {}, which steers git: it was put back", shown(path)),
+                Ok(aside) => {
+                    let kept = aside
+                        .map_or_else(String::new, |aside| format!(", the change kept as {}", shown(&aside)));
+                    format!("the command changed {}, which steers git: it was put back{kept}", shown(path))
+                }
                 Err(error) => {
                     format!(
                         "the command changed {}, which steers git, and it could not be put back: {error}",
@@ -125,16 +129,18 @@ impl Steering {
     }
 }
 
-fn put_back(path: &Path, before: &Thing) -> std::io::Result<()> {
+/// Says where what was there lies now: it may be what the user wrote meanwhile.
+fn put_back(path: &Path, before: &Thing) -> std::io::Result<Option<PathBuf>> {
     let now = path.symlink_metadata().ok();
-    let same_kind = now.as_ref().is_some_and(|now| match before {
-        Thing::File { .. } => now.is_file() && now.nlink() == 1,
+    // Only its mode is another.
+    let same = now.as_ref().is_some_and(|now| match before {
+        Thing::File { bytes, .. } => {
+            now.is_file() && now.nlink() == 1 && std::fs::read(path).is_ok_and(|now| now == *bytes)
+        }
         Thing::Directory { .. } => now.is_dir(),
         Thing::Link(_) | Thing::Other => false,
     });
-    if now.is_some() && !same_kind {
-        set_aside(path)?;
-    }
+    let aside = if now.is_some() && !same { Some(set_aside(path)?) } else { None };
     match before {
         Thing::File { bytes, mode } => {
             // Written anew beside it and moved over it: whoever still holds the old file writes to nothing.
@@ -144,17 +150,18 @@ fn put_back(path: &Path, before: &Thing) -> std::io::Result<()> {
             let mut file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
             std::io::Write::write_all(&mut file, bytes)?;
             file.set_permissions(std::fs::Permissions::from_mode(*mode))?;
-            std::fs::rename(&beside, path)
+            std::fs::rename(&beside, path)?;
         }
         Thing::Directory { mode } => {
-            if !same_kind {
+            if !same {
                 std::fs::create_dir(path)?;
             }
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
         }
-        Thing::Link(target) => symlink(target, path),
-        Thing::Other => Ok(()),
+        Thing::Link(target) => symlink(target, path)?,
+        Thing::Other => {}
     }
+    Ok(aside)
 }
 
 #[cfg(test)]
@@ -208,6 +215,24 @@ mod tests {
             assert_eq!(fs::read_to_string(root.join("outside")).unwrap(), "kept", "{what}");
             assert!(!git.join("hooks/pre-push").exists());
         }
+    }
+
+    #[test]
+    fn what_was_written_meanwhile_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let config = root.join("config");
+        fs::write(&config, "[core]\n").unwrap();
+        let before = Steering::of(std::slice::from_ref(&config)).unwrap();
+        fs::write(&config, "[user]\n").unwrap();
+        let told = before.restore(&root);
+        assert!(told.len() == 1 && told[0].ends_with("config.set-aside-1"), "{told:?}");
+        assert_eq!(fs::read_to_string(&config).unwrap(), "[core]\n");
+        assert_eq!(fs::read_to_string(root.join("config.set-aside-1")).unwrap(), "[user]\n");
+        // With its mode alone nothing is lost.
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(before.restore(&root).len(), 1);
+        assert!(!root.join("config.set-aside-2").exists());
     }
 
     #[test]

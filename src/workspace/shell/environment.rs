@@ -23,6 +23,18 @@ const FIXED: &[(&str, &str)] = &[
     ("CARGO_TERM_COLOR", "never"),
     ("RUSTUP_AUTO_INSTALL", "0"),
 ];
+/// Said besides where a line only reads: git starts nothing and leaves the index as it is, whatever stands in the
+/// repository by then.
+const READING: &[(&str, &str)] = &[
+    ("GIT_OPTIONAL_LOCKS", "0"),
+    ("GIT_CONFIG_COUNT", "3"),
+    ("GIT_CONFIG_KEY_0", "core.hooksPath"),
+    ("GIT_CONFIG_VALUE_0", "/dev/null"),
+    ("GIT_CONFIG_KEY_1", "core.fsmonitor"),
+    ("GIT_CONFIG_VALUE_1", "false"),
+    ("GIT_CONFIG_KEY_2", "safe.bareRepository"),
+    ("GIT_CONFIG_VALUE_2", "explicit"),
+];
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The environment of a command; `extra` names further variables of ours that the user lets through.
@@ -33,6 +45,13 @@ pub fn scrubbed(extra: &[String], network: bool) -> Vec<(OsString, OsString)> {
         kept.push(("CARGO_NET_OFFLINE".into(), "true".into()));
     }
     kept
+}
+
+/// The same for a command that only reads.
+pub fn for_reading(mut environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    environment.retain(|(name, _)| !READING.iter().any(|(reading, _)| name == reading));
+    environment.extend(READING.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
+    environment
 }
 
 fn scrub(ours: impl Iterator<Item = (OsString, OsString)>, extra: &[String]) -> Vec<(OsString, OsString)> {
@@ -98,6 +117,20 @@ mod tests {
         assert_eq!(all("TERM"), ["dumb"]);
         assert_eq!(all("PATH"), ["/usr/bin"]);
         assert_eq!(all("HOME"), ["/tmp"]);
+    }
+
+    #[test]
+    fn what_reading_needs_is_said_once() {
+        let given = [("PATH", "/bin"), ("GIT_CONFIG_COUNT", "1")];
+        let given = given.map(|(name, value)| (OsString::from(name), OsString::from(value))).to_vec();
+        let reading = for_reading(given);
+        let begins = |start: &str| -> Vec<&OsString> {
+            let named = reading.iter().filter(|(name, _)| name.to_string_lossy().starts_with(start));
+            named.map(|(_, value)| value).collect()
+        };
+        let keys = begins("GIT_CONFIG_KEY_").len();
+        assert_eq!(begins("GIT_CONFIG_COUNT"), [&OsString::from(keys.to_string())]);
+        assert_eq!(begins("PATH").len(), 1);
     }
 
     #[test]

@@ -71,46 +71,71 @@ const DISKS: &[&str] = &[
 const STOP: &[&str] = &["shutdown", "reboot", "halt", "poweroff", "telinit"];
 const BY_NAME: &[&str] = &["pkill", "killall", "killall5", "skill", "slay", "taskkill"];
 
-/// Commands that run another: letters that take a value, and operands before the command.
-const WRAPPERS: &[(&str, &str, usize)] = &[
-    ("env", "uCS", 0),
-    ("timeout", "ks", 1),
-    ("nice", "n", 0),
-    ("nohup", "", 0),
-    ("setsid", "", 0),
-    ("stdbuf", "ioe", 0),
-    ("ionice", "cnpPu", 0),
-    ("time", "fo", 0),
-    ("command", "", 0),
-    ("builtin", "", 0),
-    ("exec", "a", 0),
-    ("xargs", "ILnPsdaE", 0),
-    ("busybox", "", 0),
-    ("toybox", "", 0),
-    ("chrt", "TPD", 1),
-    ("taskset", "", 1),
-    ("flock", "wE", 1),
-    ("strace", "oepsuEaSPbOX", 0),
-    ("ltrace", "oepsuEaSn", 0),
-    ("unshare", "RwS", 0),
-    ("prlimit", "", 0),
-    ("systemd-run", "pEuH", 0),
-    ("caffeinate", "tw", 0),
-    ("parallel", "jaSN", 0),
-    ("unbuffer", "", 0),
-    ("catchsegv", "", 0),
-    ("setarch", "", 1),
-    ("linux32", "", 0),
-    ("linux64", "", 0),
-    ("proot", "rbwq", 0),
-    ("fakeroot", "", 0),
-    ("entr", "", 0),
-    ("hyperfine", "wmrN", 0),
-    ("script", "", 0),
-    ("watch", "n", 0),
-    ("doit", "", 0),
-    ("then", "", 0),
-    ("do", "", 0),
+/// A command that runs another.
+struct Wrapper {
+    name: &'static str,
+    /// Letters and long names of options that take a value.
+    valued: &'static str,
+    long: &'static [&'static str],
+    /// Operands before the command.
+    operands: usize,
+}
+
+const fn wrapper(
+    name: &'static str,
+    valued: &'static str,
+    long: &'static [&'static str],
+    operands: usize,
+) -> Wrapper {
+    Wrapper { name, valued, long, operands }
+}
+
+#[rustfmt::skip]
+const WRAPPERS: &[Wrapper] = &[
+    wrapper("env", "uCSa", &["argv0", "chdir", "split-string", "unset"], 0),
+    wrapper("timeout", "ks", &["kill-after", "signal"], 1),
+    wrapper("nice", "n", &["adjustment"], 0),
+    wrapper("nohup", "", &[], 0),
+    wrapper("setsid", "", &[], 0),
+    wrapper("stdbuf", "ioe", &["error", "input", "output"], 0),
+    wrapper("ionice", "cnpPu", &["class", "classdata", "pgid", "pid", "uid"], 0),
+    wrapper("time", "fo", &["format", "output"], 0),
+    wrapper("command", "", &[], 0),
+    wrapper("builtin", "", &[], 0),
+    wrapper("exec", "a", &[], 0),
+    wrapper(
+        "xargs", "ILnPsdaE",
+        &["arg-file", "delimiter", "max-args", "max-chars", "max-procs", "process-slot-var"], 0,
+    ),
+    wrapper("busybox", "", &[], 0),
+    wrapper("toybox", "", &[], 0),
+    wrapper("chrt", "TPD", &["sched-deadline", "sched-period", "sched-runtime"], 1),
+    wrapper("taskset", "", &[], 1),
+    wrapper("flock", "wE", &["conflict-exit-code", "timeout", "wait"], 1),
+    wrapper("strace", "oepsuEaSPbOX", &["attach", "env", "output", "string-limit", "trace", "user"], 0),
+    wrapper("ltrace", "oepsuEaSn", &["output"], 0),
+    wrapper("unshare", "RwSG", &["root", "setgid", "setuid", "wd"], 0),
+    wrapper("prlimit", "", &["pid"], 0),
+    wrapper(
+        "systemd-run", "pEuH",
+        &["description", "gid", "host", "machine", "nice", "property", "setenv", "slice", "uid", "unit"], 0,
+    ),
+    wrapper("caffeinate", "tw", &[], 0),
+    wrapper("parallel", "jaSN", &["arg-file", "delay", "jobs", "max-args", "sshlogin", "timeout"], 0),
+    wrapper("unbuffer", "", &[], 0),
+    wrapper("catchsegv", "", &[], 0),
+    wrapper("setarch", "", &[], 1),
+    wrapper("linux32", "", &[], 0),
+    wrapper("linux64", "", &[], 0),
+    wrapper("proot", "rbwq", &["bind", "cwd", "qemu", "rootfs"], 0),
+    wrapper("fakeroot", "", &[], 0),
+    wrapper("entr", "", &[], 0),
+    wrapper("hyperfine", "wmrN", &[], 0),
+    wrapper("script", "", &[], 0),
+    wrapper("watch", "n", &["interval"], 0),
+    wrapper("doit", "", &[], 0),
+    wrapper("then", "", &[], 0),
+    wrapper("do", "", &[], 0),
 ];
 
 /// Why the line is refused, if it is. `text` is what `line` was parsed from.
@@ -118,7 +143,7 @@ pub fn find(text: &str, line: &Line, place: &Place) -> Option<String> {
     if is_fork_bomb(text) {
         return Some("it starts copies of itself without end".into());
     }
-    Finder { place, seen: None }.line(line, 0)
+    Finder { place, seen: None, here: RefCell::default() }.line(line, 0)
 }
 
 /// The commands that a line runs, as far as the search for what is forbidden meets them.
@@ -133,7 +158,7 @@ pub struct Met {
 
 /// `text` is what `line` was parsed from.
 pub fn meet(text: &str, line: &Line, place: &Place) -> Met {
-    let finder = Finder { place, seen: Some(RefCell::default()) };
+    let finder = Finder { place, seen: Some(RefCell::default()), here: RefCell::default() };
     // What is forbidden ends the search.
     let ended = is_fork_bomb(text) || finder.line(line, 0).is_some();
     let mut met = finder.seen.map(RefCell::into_inner).unwrap_or_default();
@@ -145,7 +170,7 @@ pub fn meet(text: &str, line: &Line, place: &Place) -> Met {
 pub fn is_wrapper(name: &str) -> bool {
     const OTHERS: &[&str] = &["eval", "source", ".", "trap", "alias", "find", "fd", "fdfind", "ssh"];
     let name = base_name(name);
-    WRAPPERS.iter().any(|(known, ..)| *known == name) || OTHERS.contains(&name.as_str())
+    WRAPPERS.iter().any(|known| known.name == name) || OTHERS.contains(&name.as_str())
 }
 
 /// Whether a command runs programs that it is given as text or file.
@@ -157,6 +182,8 @@ pub fn runs_programs(name: &str) -> bool {
 struct Finder<'a> {
     place: &'a Place,
     seen: Option<RefCell<Met>>,
+    /// Where `cd` led; empty: where the line begins.
+    here: RefCell<Word>,
 }
 
 /// Words after a wrapper that may begin its command.
@@ -209,7 +236,14 @@ impl Finder<'_> {
     }
 
     fn line(&self, line: &Line, depth: usize) -> Option<String> {
-        line.pipelines.iter().find_map(|pipeline| self.pipeline(pipeline, depth))
+        self.list(&line.pipelines, depth)
+    }
+
+    fn list(&self, pipelines: &[Vec<Command>], depth: usize) -> Option<String> {
+        let start = self.here.borrow().clone();
+        let found = pipelines.iter().find_map(|pipeline| self.pipeline(pipeline, depth));
+        self.here.replace(start);
+        found
     }
 
     fn pipeline(&self, pipeline: &[Command], depth: usize) -> Option<String> {
@@ -217,16 +251,19 @@ impl Finder<'_> {
             if let Some(reason) = self.command(command, depth) {
                 return Some(reason);
             }
-            let reads_program = reads_program_from_stdin(&command.words);
+            let held = command.with_group();
+            let reads_program = held.iter().any(|held| reads_program_from_stdin(&held.words));
             let before = &pipeline[..index];
-            if reads_program && before.iter().any(|earlier| runs(&earlier.words, NETWORK)) {
+            if reads_program && runs_any(before.iter(), NETWORK) {
                 return Some("it pipes from the network into a program that runs it".into());
             }
-            if runs(&command.words, SHELLS) {
+            if runs_any([command], SHELLS) {
                 // `echo 'sudo x' | sh`
-                if let Some(earlier) = before.last().filter(|earlier| {
-                    reads_program && ["echo", "printf"].contains(&name_of(&earlier.words).as_str())
-                }) {
+                let earlier = before.last().filter(|_| reads_program).map(Command::with_group);
+                for earlier in earlier.unwrap_or_default() {
+                    if !["echo", "printf"].contains(&name_of(&earlier.words).as_str()) {
+                        continue;
+                    }
                     let said: Vec<&str> =
                         earlier.words.iter().skip(1).map(|word| word.text.as_str()).collect();
                     if let Some(reason) = self.text(&said.join(" "), depth + 1) {
@@ -237,7 +274,7 @@ impl Finder<'_> {
                     ["nc", "ncat", "netcat", "socat", "telnet", "openssl"]
                         .contains(&name_of(&later.words).as_str())
                 };
-                if pipeline[index + 1..].iter().any(sends) {
+                if pipeline[index + 1..].iter().flat_map(Command::with_group).any(sends) {
                     return Some("it connects a shell to the network".into());
                 }
             }
@@ -246,6 +283,9 @@ impl Finder<'_> {
     }
 
     fn command(&self, command: &Command, depth: usize) -> Option<String> {
+        if let Some(reason) = self.list(&command.group, depth) {
+            return Some(reason);
+        }
         for redirect in &command.redirects {
             if redirect.kind == RedirectKind::Write && is_device(&redirect.target.text) {
                 return Some(format!("it writes to the device {}", redirect.target.text));
@@ -253,7 +293,7 @@ impl Finder<'_> {
             if let Some(reason) = self.word(&redirect.target, depth) {
                 return Some(reason);
             }
-            let runs_body = runs(&command.words, SHELLS);
+            let runs_body = runs_any([command], SHELLS);
             let body = match redirect.kind {
                 RedirectKind::HereString => Some(redirect.target.text.as_str()),
                 _ => redirect.body.get().map(String::as_str),
@@ -311,7 +351,27 @@ impl Finder<'_> {
             return None;
         }
         self.meet(|met| met.commands.push(sure_words(words)));
-        self.by_name(&name, words).or_else(|| self.inner(&name, words, depth))
+        let found = self.by_name(&name, words).or_else(|| self.inner(&name, words, depth));
+        if ["cd", "chdir", "pushd"].contains(&name.as_str()) {
+            self.go(words);
+        }
+        found
+    }
+
+    /// Follows a `cd`; back (`cd -`) is not known.
+    fn go(&self, words: &[Word]) {
+        let home = Word { text: "~".into(), home: true, ..Word::default() };
+        if words.iter().any(|word| word.text == "-") {
+            return;
+        }
+        let target = words.iter().skip(1).find(|word| !word.text.starts_with('-')).unwrap_or(&home);
+        let led = paths::beneath(&self.here.borrow(), target);
+        self.here.replace(led);
+    }
+
+    fn is_vital(&self, word: &Word) -> bool {
+        paths::is_vital(word, self.place)
+            || paths::is_vital(&paths::beneath(&self.here.borrow(), word), self.place)
     }
 
     fn by_name(&self, name: &str, words: &[Word]) -> Option<String> {
@@ -330,8 +390,7 @@ impl Finder<'_> {
         }
         let operands = || words.iter().skip(1).filter(|word| !word.text.starts_with('-') || word.text == "-");
         let recursive = || has_option(words, "rR", "recursive");
-        let vital =
-            || operands().find(|word| paths::is_vital(word, self.place)).map(|word| word.text.clone());
+        let vital = || operands().find(|word| self.is_vital(word)).map(|word| word.text.clone());
         match name {
             "rm" | "chmod" | "chown" | "chgrp" | "shred" | "srm" => {
                 let all = name == "shred" || recursive();
@@ -353,8 +412,7 @@ impl Finder<'_> {
                 .filter(|_| {
                     // The last word is where it goes; moving *into* a directory of the system is for the sandbox.
                     let last = operands().next_back().map(|word| word.text.clone());
-                    operands()
-                        .any(|word| paths::is_vital(word, self.place) && Some(&word.text) != last.as_ref())
+                    operands().any(|word| self.is_vital(word) && Some(&word.text) != last.as_ref())
                         || operands().count() < 2
                         || has_option(words, "t", "target-directory")
                 })
@@ -371,14 +429,13 @@ impl Finder<'_> {
                 (last || name == "tee").then(|| "it writes to a device".to_string())
             }
             "kill" => {
-                let last = words.iter().skip(1).next_back().map(|word| word.text.as_str());
                 let of_names = |word: &Word| {
-                    let commands = word.nested.iter().flat_map(|line| line.pipelines.iter().flatten());
-                    commands
-                        .into_iter()
+                    substituted(word)
                         .any(|command| ["pgrep", "pidof", "ps"].contains(&name_of(&command.words).as_str()))
                 };
-                if last == Some("-1") {
+                // A first one is the signal, where another word follows.
+                let mut everyone = words.iter().enumerate().skip(1).filter(|(_, word)| word.text == "-1");
+                if everyone.any(|(at, _)| at > 1 || words.len() == 2) {
                     return said("of every process");
                 }
                 words.iter().any(of_names).then(|| "it kills processes by name".to_string())
@@ -439,7 +496,7 @@ impl Finder<'_> {
         let start = words.iter().skip(1).take_while(|word| {
             !word.text.starts_with('-') || ["-H", "-L", "-P"].contains(&word.text.as_str())
         });
-        let vital = start.into_iter().any(|word| paths::is_vital(word, self.place));
+        let vital = start.into_iter().any(|word| self.is_vital(word));
         let deletes = words.iter().any(|word| word.text == "-delete");
         let runs = words.iter().zip(words.iter().skip(1)).any(|(option, program)| {
             ["-exec", "-execdir", "-ok", "-okdir"].contains(&option.text.as_str())
@@ -503,7 +560,7 @@ impl Finder<'_> {
     }
 
     fn wrapped(&self, name: &str, words: &[Word], depth: usize) -> Option<String> {
-        let (_, valued, operands) = WRAPPERS.iter().find(|(known, ..)| *known == name)?;
+        let rest = wrapped(name, words)?;
         self.meet(|met| {
             let from = 1..words.len().min(MOST_PERHAPS);
             met.perhaps.extend(from.map(|at| sure_words(&words[at..])));
@@ -515,62 +572,78 @@ impl Finder<'_> {
         {
             return Some(reason);
         }
-        let mut at = 1;
-        let mut left = *operands;
-        while let Some(word) = words.get(at) {
-            let text = word.text.as_str();
-            if text == "--" {
-                at += 1;
-                break;
-            }
-            if text.starts_with('-') && text.len() > 1 {
-                let takes_value = text.len() == 2 && text.chars().last().is_some_and(|c| valued.contains(c));
-                at += if takes_value { 2 } else { 1 };
-            } else if name == "env" && text.contains('=') {
-                at += 1;
-            } else if left > 0 {
-                left -= 1;
-                at += 1;
-            } else {
-                break;
-            }
-        }
-        let rest = words.get(at..)?;
-        if name == "xargs" && ["kill"].contains(&name_of(rest).as_str()) {
+        if name == "xargs" && name_of(rest) == "kill" {
             return None;
         }
         self.run(rest, depth + 1)
     }
 
-    /// `env -S 'sudo x'`.
+    /// `env -S 'sudo x'`, among other letters too.
     fn split_string(&self, words: &[Word], depth: usize) -> Option<String> {
-        words.iter().enumerate().find_map(|(at, word)| {
-            let text = match word.text.as_str() {
-                "-S" | "--split-string" => words.get(at + 1)?.text.as_str(),
-                text => text.strip_prefix("--split-string=").or_else(|| text.strip_prefix("-S"))?,
+        words.iter().enumerate().skip(1).find_map(|(at, word)| {
+            let option = word.text.strip_prefix('-')?;
+            let value = match option.strip_prefix('-') {
+                Some(long) => {
+                    let (name, value) = long.split_once('=').unwrap_or((long, ""));
+                    (!name.is_empty() && "split-string".starts_with(name)).then_some(value)?
+                }
+                None => &option[option.find('S')? + 1..],
             };
+            let text = if value.is_empty() { &words.get(at + 1)?.text } else { value };
             self.text(text, depth + 1)
         })
     }
 }
 
-/// Whether the command, or what it wraps, is one of these.
-fn runs(words: &[Word], names: &[&str]) -> bool {
-    let mut at = 0;
+/// The command that a wrapper runs; `None` where it is none.
+fn wrapped<'w>(name: &str, words: &'w [Word]) -> Option<&'w [Word]> {
+    let wrapper = WRAPPERS.iter().find(|known| known.name == name)?;
+    let takes_next = |option: &str| match option.strip_prefix("--") {
+        // Names may be cut short.
+        Some(name) => wrapper.long.iter().any(|known| known.starts_with(name)),
+        // What follows such a letter in its word is its value.
+        None => option.find(|c| wrapper.valued.contains(c)).is_some_and(|at| at + 1 == option.len()),
+    };
+    let (mut at, mut left, mut options) = (1, wrapper.operands, true);
     while let Some(word) = words.get(at) {
-        let name = base_name(&word.text);
-        if names.contains(&name.as_str()) {
-            return true;
-        }
-        let wraps = WRAPPERS.iter().any(|(known, ..)| *known == name) || PRIVILEGE.contains(&name.as_str());
-        let passes = at > 0
-            && (word.text.starts_with('-') || word.text.contains('=') || word.text.parse::<f64>().is_ok());
-        if !wraps && !passes {
-            return false;
+        let text = word.text.as_str();
+        if options && text == "--" {
+            options = false;
+        } else if options && text.starts_with('-') {
+            at += usize::from(takes_next(text));
+        } else if left > 0 {
+            left -= 1;
+        } else if !(name == "env" && text.contains('=')) {
+            break;
         }
         at += 1;
     }
-    false
+    Some(words.get(at..).unwrap_or_default())
+}
+
+/// Whether the command, or what it wraps, is one of these.
+fn runs(words: &[Word], names: &[&str]) -> bool {
+    let mut rest = words;
+    loop {
+        let name = name_of(rest);
+        if names.contains(&name.as_str()) {
+            return true;
+        }
+        match wrapped(&name, rest) {
+            Some(inner) => rest = inner,
+            None => return false,
+        }
+    }
+}
+
+/// The same of any of them, or of what stands in their groups.
+fn runs_any<'c>(commands: impl IntoIterator<Item = &'c Command>, names: &[&str]) -> bool {
+    commands.into_iter().flat_map(Command::with_group).any(|command| runs(&command.words, names))
+}
+
+/// The commands of which a word holds the output.
+fn substituted(word: &Word) -> impl Iterator<Item = &Command> {
+    word.nested.iter().flat_map(|line| line.pipelines.iter().flatten()).flat_map(Command::with_group)
 }
 
 /// A shell or interpreter that is given its program on standard input.
@@ -589,12 +662,7 @@ fn reads_program_from_stdin(words: &[Word]) -> bool {
 
 /// A word that holds the output of a network command.
 fn from_network(word: &Word) -> bool {
-    word.nested.iter().any(|line| {
-        line.pipelines
-            .iter()
-            .flatten()
-            .any(|command| runs(&command.words, NETWORK) || command.words.iter().any(from_network))
-    })
+    substituted(word).any(|command| runs(&command.words, NETWORK) || command.words.iter().any(from_network))
 }
 
 fn sets_id(mode: &str) -> bool {

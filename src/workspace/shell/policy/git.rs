@@ -4,7 +4,7 @@
 
 use super::line::Word;
 use super::readers::{Doubt, Listed, Seen, check_listed};
-use git2::{ErrorCode, Repository};
+use git2::Repository;
 use std::path::Path;
 
 /// In the text of a configuration: what can make a reading command start a program, go to the network or elsewhere.
@@ -327,26 +327,27 @@ fn runs_nothing(seen: &Seen<'_>) -> Doubt {
     let Some(root) = &seen.place.root else { return Ok(()) };
     let refuse = |text: &str| Err(format!("{text}, so git may run what it names"));
     for directory in &seen.directories {
-        let mut here = root.join(directory);
-        while here != *root && here.starts_with(root) {
+        // Git goes up from the real place, whatever links led there; into what is not there no `cd` leads.
+        let Ok(real) = root.join(directory).canonicalize() else { continue };
+        if !real.starts_with(root) {
+            return refuse("git may run outside the workspace");
+        }
+        for here in real.ancestors().take_while(|here| here.starts_with(root)) {
             // A repository below the workspace's own, or a folder that git would take for a bare one.
-            if here.join(".git").symlink_metadata().is_ok() || here.join("HEAD").exists() {
-                return refuse("there is another repository inside the workspace");
-            }
-            if !here.pop() {
-                break;
+            if here != root && is_there(&here.join(".git")) || is_there(&here.join("HEAD")) {
+                return refuse("there is another repository inside the workspace, or a bare one");
             }
         }
     }
-    if root.join("HEAD").exists() && root.join("objects").exists() {
-        return refuse("the workspace is itself a bare repository");
-    }
-    let repository = match Repository::discover(root) {
-        Ok(repository) => repository,
-        Err(error) if error.code() == ErrorCode::NotFound => return Ok(()),
-        Err(_) => return refuse("the repository here cannot be read"),
-    };
+    // The nearest, as git takes it, and no farther one because this one is odd.
+    let is_git = |here: &&Path| [".git", "HEAD"].iter().any(|name| is_there(&here.join(name)));
+    let Some(home) = root.ancestors().find(is_git) else { return Ok(()) };
+    let Ok(repository) = Repository::open(home) else { return refuse("the repository here cannot be read") };
     for folder in [repository.commondir(), repository.path()] {
+        // Looking at the work tree renews the index.
+        if is_there(&folder.join("hooks/post-index-change")) {
+            return refuse("the repository has a hook for what only reads");
+        }
         for name in ["config", "config.worktree"] {
             if names_a_program(&folder.join(name)) {
                 return refuse("the repository's own configuration names programs");
@@ -361,6 +362,11 @@ fn runs_nothing(seen: &Seen<'_>) -> Doubt {
     Ok(())
 }
 
+/// Also a link that leads nowhere: git takes a HEAD by where it says that it leads.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
 fn names_a_program(path: &Path) -> bool {
     let text = match std::fs::read(path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).to_lowercase(),
@@ -368,9 +374,11 @@ fn names_a_program(path: &Path) -> bool {
         Err(_) => return true,
     };
     text.lines().map(str::trim).any(|line| {
-        // Names of branches and remotes are free text.
-        let named =
-            ["[branch \"", "[remote \""].iter().any(|start| line.starts_with(start)) && line.ends_with("\"]");
+        // Names of branches and remotes are free text; what stands behind them on the line is not.
+        let named = ["[branch \"", "[remote \""].iter().any(|start| line.starts_with(start))
+            && line.ends_with("\"]")
+            && line.matches(['[', ']']).count() == 2
+            && !line.contains('=');
         !named && PROGRAMS.iter().any(|word| line.contains(word))
     })
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 /// Substitutions inside substitutions that are still looked into.
 const MAX_DEPTH: usize = 24;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Line {
     /// Commands joined by `|`; pipelines by everything else.
     pub pipelines: Vec<Vec<Command>>,
@@ -16,8 +16,10 @@ pub struct Line {
     pub doubt: Option<&'static str>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Command {
+    /// The pipelines of a subshell or of braces, which stand here as one command.
+    pub group: Vec<Vec<Command>>,
     pub assignments: Vec<Word>,
     pub words: Vec<Word>,
     pub redirects: Vec<Redirect>,
@@ -25,12 +27,27 @@ pub struct Command {
 
 impl Command {
     fn is_empty(&self) -> bool {
-        self.assignments.is_empty() && self.words.is_empty() && self.redirects.is_empty()
+        self.group.is_empty()
+            && self.assignments.is_empty()
+            && self.words.is_empty()
+            && self.redirects.is_empty()
+    }
+
+    /// `function f`: the body comes next.
+    fn names_function(&self) -> bool {
+        matches!(self.words.as_slice(), [first, _] if first.text == "function" && !first.quoted)
+    }
+
+    /// It, and every command of its group.
+    pub fn with_group(&self) -> Vec<&Command> {
+        let mut all = vec![self];
+        all.extend(self.group.iter().flatten().flat_map(Command::with_group));
+        all
     }
 }
 
 /// A word after quotes are taken off. A variable stands in `text` as `$NAME`, a substitution as `$()`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Word {
     pub text: String,
     pub quoted: bool,
@@ -56,7 +73,7 @@ pub enum RedirectKind {
     HereString,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Redirect {
     pub kind: RedirectKind,
     pub target: Word,
@@ -177,7 +194,28 @@ impl Parser {
                     self.at += 1;
                     break;
                 }
-                '\n' | ';' | '&' | '|' | '(' | ')' if !(c == '&' && self.ahead(1) == Some('>')) => {
+                '}' if until == Some('}') && command.is_empty() => {
+                    self.at += 1;
+                    break;
+                }
+                // Left to the list that waits for it.
+                ')' if until == Some('}') => break,
+                '(' => {
+                    self.at += 1;
+                    self.doubt("a subshell or function");
+                    if !command.is_empty() {
+                        // `f()`: what comes next stands for itself.
+                        end_command(&mut pipeline, &mut command);
+                        pipelines.push(std::mem::take(&mut pipeline));
+                    }
+                    command.group = self.nested_list(')');
+                }
+                '{' if command.is_empty() && self.ahead(1).is_none_or(char::is_whitespace) => {
+                    self.at += 1;
+                    self.doubt("a compound command");
+                    command.group = self.nested_list('}');
+                }
+                '\n' | ';' | '&' | '|' | ')' if !(c == '&' && self.ahead(1) == Some('>')) => {
                     let empty = command.is_empty();
                     let joint = self.operator(c, empty);
                     if c == '\n' && empty && open {
@@ -189,15 +227,18 @@ impl Parser {
                     if joint != Joint::Pipe && !pipeline.is_empty() {
                         pipelines.push(std::mem::take(&mut pipeline));
                     }
-                    if c == '(' {
-                        pipelines.extend(self.nested_list());
-                    }
                 }
                 '<' | '>' | '&' if c == '&' || self.ahead(1) != Some('(') => {
                     let redirect = self.redirect();
                     command.redirects.push(redirect);
                 }
-                _ => self.word_of(&mut command),
+                _ => {
+                    self.word_of(&mut command);
+                    if command.names_function() {
+                        end_command(&mut pipeline, &mut command);
+                        pipelines.push(std::mem::take(&mut pipeline));
+                    }
+                }
             }
         }
         if open && command.is_empty() {
@@ -229,10 +270,6 @@ impl Parser {
                     self.doubt("a command in the background");
                     Joint::End
                 }
-                '(' => {
-                    self.doubt("a subshell or function");
-                    return Joint::End;
-                }
                 ')' => {
                     self.doubt("a bracket that closes nothing");
                     Joint::End
@@ -246,13 +283,13 @@ impl Parser {
         joint
     }
 
-    fn nested_list(&mut self) -> Vec<Vec<Command>> {
+    fn nested_list(&mut self, end: char) -> Vec<Vec<Command>> {
         if self.depth >= MAX_DEPTH {
             self.doubt("brackets nested too deeply");
             return Vec::new();
         }
         self.depth += 1;
-        let inner = self.list(Some(')'));
+        let inner = self.list(Some(end));
         self.depth -= 1;
         inner
     }
@@ -278,7 +315,8 @@ impl Parser {
             ];
             const OTHERS: &[&str] = &["for", "case", "select", "function", "[["];
             let reserved = |names: &[&str]| !word.quoted && names.contains(&word.text.as_str());
-            if reserved(BOUNDARIES) {
+            // `time -p`: no command is called so.
+            if reserved(BOUNDARIES) || !word.quoted && word.text.starts_with('-') {
                 return self.doubt("a compound command");
             }
             if reserved(OTHERS) {
@@ -383,7 +421,7 @@ impl Parser {
                 '<' | '>' if self.ahead(1) == Some('(') => {
                     self.at += 2;
                     self.doubt("a process substitution");
-                    let pipelines = self.nested_list();
+                    let pipelines = self.nested_list(')');
                     word.nested.push(Line { pipelines, doubt: None });
                     word.text.push_str("$()");
                 }
@@ -483,7 +521,7 @@ impl Parser {
             Some('(') => {
                 self.at += 1;
                 self.doubt("a command substitution");
-                let pipelines = self.nested_list();
+                let pipelines = self.nested_list(')');
                 word.nested.push(Line { pipelines, doubt: None });
                 word.text.push_str("$()");
             }
@@ -632,16 +670,21 @@ impl Parser {
 mod tests {
     use super::*;
 
-    /// Pipelines by `/`, commands by `|`, words in brackets; a doubt behind `?`.
+    /// Pipelines by `/`, commands by `|`, words in brackets, a group in round ones; a doubt behind `?`.
     fn shown(text: &str) -> String {
         let line = parse(text);
+        format!("{}{}", shown_list(&line.pipelines), if line.doubt.is_some() { "?" } else { "" })
+    }
+
+    fn shown_list(pipelines: &[Vec<Command>]) -> String {
         let command = |command: &Command| {
-            let words: Vec<String> = command.words.iter().map(|word| format!("[{}]", word.text)).collect();
-            words.concat()
+            let group = shown_list(&command.group);
+            let group = if group.is_empty() { group } else { format!("({group})") };
+            let words = command.words.iter().map(|word| format!("[{}]", word.text));
+            group + &words.collect::<String>()
         };
         let pipeline = |pipeline: &Vec<Command>| pipeline.iter().map(command).collect::<Vec<_>>().join("|");
-        let pipelines: Vec<String> = line.pipelines.iter().map(pipeline).collect();
-        format!("{}{}", pipelines.join("/"), if line.doubt.is_some() { "?" } else { "" })
+        pipelines.iter().map(pipeline).collect::<Vec<_>>().join("/")
     }
 
     #[test]
@@ -690,6 +733,9 @@ mod tests {
             "cat <<< x",
             "&& ls",
             "! ls",
+            "time -p ls",
+            "{ ls; } | cat",
+            "function f { ls; }",
             "echo a=~/b",
             "echo {1..3}",
         ] {
@@ -699,6 +745,22 @@ mod tests {
         let words = &line.pipelines[0][0].words;
         assert_eq!(words[1].nested.len() + words[2].nested.len(), 2);
         assert_eq!(shown("if x; then y; fi"), "[x]/[y]?");
+        assert_eq!(shown("time -p x"), "[x]?");
+        assert_eq!(shown("function f { x; }; y"), "[function][f]/([x])/[y]?");
+    }
+
+    #[test]
+    fn groups_stand_in_their_pipelines() {
+        for (text, expected) in [
+            ("(a; b) | c", "([a]/[b])|[c]"),
+            ("a | (b | c) > d && e", "[a]|([b]|[c])/[e]"),
+            ("{ a; { b; }; } | c", "([a]/([b]))|[c]"),
+            ("f() { a; }; f", "[f]/([a])/[f]"),
+            ("echo { a }; (b", "[echo][{][a][}]/([b])"),
+            ("x $({ a) b", "[x][$()][b]"),
+        ] {
+            assert_eq!(shown(text).trim_end_matches('?'), expected, "{text}");
+        }
     }
 
     #[test]

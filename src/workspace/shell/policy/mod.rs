@@ -3,18 +3,20 @@
 //! The rule is one-sided. A line is read-only only if every part of it is surely understood ([`line`]) and every command
 //! is on the list with arguments that keep it so ([`readers`], [`git`], [`programs`]); a line is forbidden if something on the other
 //! list can be found anywhere inside it ([`forbidden`]); everything else needs approval. Parsing saves prompts; the
-//! sandbox is what holds. Whether a line then runs is the agent's to say.
+//! sandbox is what holds. Whether a line then runs, and with the network it may need ([`network`]), is the agent's to say.
 
 mod commands;
 mod forbidden;
 mod git;
 mod line;
+mod network;
 mod paths;
 mod programs;
 mod readers;
 
 pub use commands::{Commands, PlainCommand, Words, read_commands};
 pub use forbidden::{base_name, is_wrapper, runs_programs};
+pub use network::needs_network;
 
 use std::path::PathBuf;
 
@@ -100,6 +102,7 @@ pub fn plain_commands(text: &str) -> Option<Vec<Vec<String>>> {
 pub fn words(text: &str) -> Vec<String> {
     fn take(line: line::Line, out: &mut Vec<String>) {
         for command in line.pipelines.into_iter().flatten() {
+            take(line::Line { pipelines: command.group, doubt: None }, out);
             let targets = command.redirects.into_iter().map(|redirect| redirect.target);
             for word in command.assignments.into_iter().chain(command.words).chain(targets) {
                 out.push(word.text);

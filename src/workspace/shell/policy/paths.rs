@@ -25,6 +25,11 @@ const SECRET_FILES: &[&str] = &[
     ".local/share/keyrings",
     ".bash_history",
     ".zsh_history",
+    ".ivy2/.credentials",
+    ".cabal/config",
+    ".gradle/init.gradle",
+    ".gradle/gradle.properties",
+    ".dotnet/corefx/cryptography",
 ];
 /// By name, inside the workspace: reading them asks.
 const PRIVATE_NAMES: &[&str] = &[
@@ -65,14 +70,60 @@ pub fn text_leads_out(text: &str, glob: bool, place: &Place, directories: &[Path
     if is_private(path) {
         return Some(format!("`{text}` may hold secrets"));
     }
-    if glob {
-        return None;
-    }
     let root = place.root.as_ref()?;
-    directories.iter().find_map(|directory| {
-        let real = root.join(directory).join(path).canonicalize().ok()?;
-        (!real.starts_with(root)).then(|| format!("`{text}` leads out of the workspace"))
+    let starts = directories.iter().map(|directory| root.join(directory)).collect();
+    let Some(named) = all_named(starts, path, glob) else {
+        return Some(format!("`{text}` stands for more names than are looked at"));
+    };
+    named.iter().find_map(|named| {
+        let real = named.canonicalize().ok()?;
+        if !real.starts_with(root) {
+            return Some(format!("`{text}` leads out of the workspace"));
+        }
+        let private = (is_private(named) || is_private(&real)) && !real.is_dir();
+        private.then(|| format!("`{text}` may hold secrets"))
     })
+}
+
+const SIGNS: [char; 3] = ['*', '?', '['];
+
+/// What a name may stand for; a pattern for all that bash would put there, and perhaps more. `None`: too many to look at.
+fn all_named(starts: Vec<PathBuf>, path: &Path, glob: bool) -> Option<Vec<PathBuf>> {
+    const MOST: usize = 1000;
+    let mut named = starts;
+    let mut seen = 0;
+    for part in path.components() {
+        let Some(pattern) = part.as_os_str().to_str().filter(|part| glob && part.contains(SIGNS)) else {
+            named.iter_mut().for_each(|named| named.push(part));
+            continue;
+        };
+        let mut matching = Vec::new();
+        for entry in named.iter().flat_map(std::fs::read_dir).flatten().flatten() {
+            seen += 1;
+            if seen > MOST {
+                return None;
+            }
+            if may_match(pattern, &entry.file_name().to_string_lossy()) {
+                matching.push(entry.path());
+            }
+        }
+        named = matching;
+    }
+    Some(named)
+}
+
+/// By what stands before the first sign and after the last one.
+fn may_match(pattern: &str, name: &str) -> bool {
+    let first = pattern.find(SIGNS).unwrap_or(pattern.len());
+    let last = pattern.rfind(['*', '?', '[', ']']).map_or(first, |at| first.max(at + 1));
+    let hidden = name.starts_with('.') && !pattern.starts_with('.');
+    !hidden && name.starts_with(&pattern[..first]) && name.ends_with(&pattern[last..])
+}
+
+/// Whether a word may name a directory.
+pub fn is_directory(word: &Word, place: &Place, directories: &[PathBuf]) -> bool {
+    let Some(root) = &place.root else { return false };
+    directories.iter().any(|directory| root.join(directory).join(&word.text).is_dir())
 }
 
 fn is_private(path: &Path) -> bool {
@@ -94,6 +145,9 @@ fn normal(text: &str, home: bool, place: &Place) -> String {
         if let Some(rest) = text.strip_prefix(name) {
             text = format!("~{rest}");
         }
+    }
+    if let Some(rest) = text.strip_prefix("$PWD").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        text = format!(".{rest}");
     }
     if !home && text.starts_with('~') && !text.starts_with("~/") && text != "~" {
         return text;
@@ -123,6 +177,15 @@ fn normal(text: &str, home: bool, place: &Place) -> String {
     }
     let joined = parts.join("/");
     if absolute { format!("/{joined}") } else { joined }
+}
+
+/// A word as it reads where the line began, after a `cd` to `here`.
+pub fn beneath(here: &Word, word: &Word) -> Word {
+    if here.text.is_empty() || word.home || word.text.starts_with(['/', '$']) {
+        return word.clone();
+    }
+    let text = format!("{}/{}", here.text, word.text);
+    Word { text, home: here.home, glob: word.glob, ..Word::default() }
 }
 
 /// Root, home, the parent, or a directory of the system: nothing that works on all of it is ever right.
@@ -212,6 +275,8 @@ mod tests {
             "~other",
             "$HOME",
             "$HOME/",
+            "$PWD/..",
+            "$PWD/../*",
             "..",
             "../",
             "../..",
@@ -227,10 +292,38 @@ mod tests {
         ] {
             assert!(is_vital(&word(text), &place), "{text}");
         }
-        for text in
-            ["target", "./build", "*", ".", "/tmp/x", "~/project/target", "a..b", "../other", "/home/me/x"]
-        {
+        for text in [
+            "target",
+            "./build",
+            "*",
+            ".",
+            "/tmp/x",
+            "~/project/target",
+            "a..b",
+            "../other",
+            "/home/me/x",
+            "$PWD",
+            "$PWD/*",
+        ] {
             assert!(!is_vital(&word(text), &place), "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_match_no_less_than_those_of_bash() {
+        for (pattern, name) in [
+            ("*.md", "notes.md"),
+            (".en*", ".env"),
+            ("a?c", "abc"),
+            ("[!a]*[[:digit:]]x", "b1x"),
+            ("[a]", "[a]"),
+            ("a]*", "a]b"),
+            ("*", "any"),
+        ] {
+            assert!(may_match(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("*", ".env"), ("*.md", "notes.txt"), ("a*", "b")] {
+            assert!(!may_match(pattern, name), "{pattern} {name}");
         }
     }
 
@@ -247,6 +340,8 @@ mod tests {
             "/proc/self/environ",
             "~/.docker/config.json",
             "/home/x/.config/gh/hosts.yml",
+            "~/.ivy2/.credentials",
+            "~/.dotnet/corefx/cryptography/x509stores/my/key.pfx",
         ] {
             assert!(is_secret(&word(text), &place), "{text}");
         }

@@ -80,7 +80,6 @@ pub fn find(words: &[Word], seen: &Seen<'_>) -> Doubt {
         ")",
         ",",
         "-H",
-        "-L",
         "-P",
         "-a",
         "-and",
@@ -89,7 +88,6 @@ pub fn find(words: &[Word], seen: &Seen<'_>) -> Doubt {
         "-empty",
         "-executable",
         "-false",
-        "-follow",
         "-ls",
         "-mount",
         "-nogroup",
@@ -160,6 +158,40 @@ pub fn find(words: &[Word], seen: &Seen<'_>) -> Doubt {
         }
     }
     Ok(())
+}
+
+/// A program may take others from files that it names, wherever they lie.
+pub fn jq(words: &[Word], seen: &Seen<'_>) -> Doubt {
+    let listed = Listed {
+        flags: "nrRsSceCMaj",
+        valued: "",
+        long: &[
+            "--raw-output",
+            "--compact-output",
+            "--sort-keys",
+            "--slurp",
+            "--null-input",
+            "--exit-status",
+            "--arg=",
+            "--argjson=",
+            "--tab",
+            "--indent=",
+            "--raw-input",
+            "--join-output",
+            "--monochrome-output",
+        ],
+        operands: usize::MAX,
+        pattern: true,
+    };
+    let takes = |word: &Word| {
+        let named =
+            word.text.contains('"') && ["import", "include"].iter().any(|name| word.text.contains(name));
+        named || word.text.contains("modulemeta")
+    };
+    if words.iter().any(takes) {
+        return refuse("the program of `jq` may read other files");
+    }
+    check_listed("jq", &listed, words.iter(), seen)
 }
 
 /// Options are few, and the script prints, deletes lines of its output and substitutes; it opens and runs nothing.

@@ -57,7 +57,7 @@ fn arguments_of(name: &str) -> Option<Arguments> {
         "command" => By(programs::command),
         "date" => By(programs::date),
         "grep" | "egrep" | "fgrep" => List(Listed {
-            flags: "0123456789EFGPaHILTUVZbchilnoqrsvwxyzR",
+            flags: "0123456789EFGPaHILTUVZbchilnoqrsvwxyz",
             valued: "ABCDdefm",
             long: &[
                 "--after-context=",
@@ -66,7 +66,6 @@ fn arguments_of(name: &str) -> Option<Arguments> {
                 "--color=",
                 "--colour=",
                 "--count",
-                "--dereference-recursive",
                 "--exclude=",
                 "--exclude-dir=",
                 "--extended-regexp",
@@ -100,7 +99,7 @@ fn arguments_of(name: &str) -> Option<Arguments> {
             pattern: true,
         }),
         "rg" => List(Listed {
-            flags: "0FHILNPSUVacilnopqsuvwx.",
+            flags: "0FHINPSUVacilnopqsuvwx.",
             valued: "ABCEMTdefgjmrt",
             long: &[
                 "--after-context=",
@@ -205,14 +204,13 @@ fn arguments_of(name: &str) -> Option<Arguments> {
         }),
         "xxd" => List(Listed { operands: 1, ..listed("abeipruE", "clgos", &[]) }),
         "diff" => List(listed(
-            "abBcdEehiHnNpqrsTtuwyZ",
+            "abBcdEehiHnNpqsTtuwyZ",
             "CDFIUWxX",
             &[
                 "--brief",
                 "--unified=",
                 "--context=",
                 "--side-by-side",
-                "--recursive",
                 "--new-file",
                 "--color=",
                 "--ignore-all-space",
@@ -236,7 +234,7 @@ fn arguments_of(name: &str) -> Option<Arguments> {
             &["--brief", "--mime", "--mime-type", "--mime-encoding", "--dereference", "--no-dereference"],
         )),
         "tree" => List(listed(
-            "aACDdFfghiJlNnpQqrSstuUvXcx",
+            "aACDdFfghiJNnpQqrSstuUvXcx",
             "LIPH",
             &[
                 "--noreport",
@@ -254,27 +252,7 @@ fn arguments_of(name: &str) -> Option<Arguments> {
             ],
         )),
         "base64" | "base32" => List(listed("dD", "w", &["--decode", "--wrap="])),
-        "jq" => List(Listed {
-            flags: "nrRsSceCMaj",
-            valued: "",
-            long: &[
-                "--raw-output",
-                "--compact-output",
-                "--sort-keys",
-                "--slurp",
-                "--null-input",
-                "--exit-status",
-                "--arg=",
-                "--argjson=",
-                "--tab",
-                "--indent=",
-                "--raw-input",
-                "--join-output",
-                "--monochrome-output",
-            ],
-            operands: MANY,
-            pattern: true,
-        }),
+        "jq" => By(programs::jq),
         "git" => By(git::only_reads),
         _ => return None,
     })
@@ -339,6 +317,9 @@ fn only_reads_command(command: &Command, seen: &mut Seen<'_>) -> Doubt {
         Arguments::Listed(listed) => check_listed(name, &listed, rest.iter(), seen),
         Arguments::By(check) => check(rest, seen),
     }?;
+    if name == "diff" && rest.iter().any(|word| paths::is_directory(word, seen.place, &seen.directories)) {
+        return Err(format!("`{name}` follows the links of a directory"));
+    }
     if name == "cd"
         && let Some(target) = rest.last()
     {
@@ -380,6 +361,14 @@ fn check_word(name: &str, word: &Word, seen: &Seen<'_>) -> Doubt {
     }
     if !word.text.starts_with('-') || word.text == "-" {
         return leads_out(word, seen);
+    }
+    // A link is looked at where it is named, not where it is met on the way.
+    let follows = match word.text.strip_prefix("--") {
+        Some(long) => !long.is_empty() && "dereference".starts_with(long),
+        None => word.text.contains('L'),
+    };
+    if follows && ["ls", "du"].contains(&name) {
+        return Err(format!("`{name} {}` follows links", word.text));
     }
     check_option_value(name, word, seen)
 }
