@@ -447,7 +447,10 @@ fn output_is_fitted_to_the_context() {
 fn a_small_model_gets_its_files_few_tools_and_nudges() {
     let mut project = Project::new();
     project.info.billions = 1.5;
+    // No version and no block of code comes of it, also where it is asked again.
     let turns = vec![
+        says("I cannot."),
+        says("I cannot."),
         calls("glob", &[("pattern", "*.sh")]),
         says("Here is the fix:\n```sh\necho $(($1 + $2))\n```"),
         fix_add(),
@@ -520,6 +523,14 @@ fn versions_of_the_named_file_are_tried_until_the_check_passes() {
     let outcome = project.run("`sh check.sh` fails, fix it", vec![version("echo $(($1 + $2))\n")]);
     assert_eq!(outcome.ending, Ending::Done, "{outcome:?}");
     assert_eq!(std::fs::read_to_string(project.path("src/add.sh")).unwrap(), "echo $(($1 + $2))\n");
+
+    // Where none can be had, as from a server, the file is written anew.
+    let mut project = Project::new();
+    project.info.billions = 1.5;
+    let turns = vec![says("```sh\necho $(($1 + $2))\n```"), says("It adds.")];
+    let outcome = project.run("Fix add.sh so that `sh check.sh` passes", turns);
+    assert_eq!((&outcome.ending, outcome.answer.as_str()), (&Ending::Done, "It adds."), "{outcome:?}");
+    assert_eq!(project.text("src/add.sh"), "echo $(($1 + $2))\n");
 
     let mut project = Project::new();
     project.info.billions = 1.5;

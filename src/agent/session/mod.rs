@@ -429,8 +429,8 @@ impl Session {
                 Input::Start
             }
             Effect::Revise { file } => self.revise(&file),
-            Effect::Rewrite { file, refused, max_tokens } => {
-                self.rewrite(&file, refused.as_deref(), max_tokens)
+            Effect::Rewrite { file, refused, begun, max_tokens } => {
+                self.rewrite(&file, refused.as_deref(), begun, max_tokens)
             }
             Effect::RunTool { id, call } => Input::ToolDone(self.run_tool(id, &call)),
             Effect::Settle { changes, reason } => Input::ToolDone(self.settle(&changes, reason.as_deref())),

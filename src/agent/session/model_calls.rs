@@ -65,7 +65,13 @@ impl Session {
     }
 
     /// A file as it is after the change that was asked for, as the call that makes it so.
-    pub(super) fn rewrite(&mut self, file: &str, refused: Option<&str>, max_tokens: Option<usize>) -> Input {
+    pub(super) fn rewrite(
+        &mut self,
+        file: &str,
+        refused: Option<&str>,
+        begun: bool,
+        max_tokens: Option<usize>,
+    ) -> Input {
         let none = Input::Revised { call: None, usage: Usage::default() };
         let Some(text) = text_of(&self.workspace, file) else { return none };
         let length = self.model.count_tokens(&text);
@@ -79,7 +85,8 @@ impl Session {
         let ask = note("rewrite", &[("request", request.trim_end()), ("path", file)]);
         let ask = Message::new(Role::User, ask.trim_end());
         let messages: Vec<Message> = self.talk.history.iter().cloned().chain([ask]).collect();
-        let begins = format!("{FENCE}{}\n", repair::language(file).unwrap_or_default());
+        let first = text.split_inclusive('\n').next().filter(|_| begun).unwrap_or_default();
+        let begins = format!("{FENCE}{}\n{first}", repair::language(file).unwrap_or_default());
         let frame = Frame { begins: &begins, ends: &format!("\n{FENCE}") };
         let (mut spent, mut kept) = (Usage::default(), None);
         // Where a line got lost on the way the model is asked once more, less surely; then it is left to `edit`.

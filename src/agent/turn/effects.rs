@@ -98,10 +98,12 @@ pub enum Effect {
     Revise {
         file: String,
     },
-    /// Ask the model for this file as it is after the change. `refused`: what the user said of the one before.
+    /// Ask the model for this file as it is after the change. `refused`: what the user said of the one before. `begun`:
+    /// the answer begins with the file's first line, since others were read beside it.
     Rewrite {
         file: String,
         refused: Option<String>,
+        begun: bool,
         max_tokens: Option<usize>,
     },
     /// Files go back to what they were before the turn: a change did not help. `forget`: the history goes back to the

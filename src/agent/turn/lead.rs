@@ -67,10 +67,11 @@ impl Turn {
     }
 
     pub(super) fn rewrite(&mut self, file: String, refused: Option<String>, effects: &mut Vec<Effect>) {
+        let begun = matches!(self.repair, Repair::Trying { .. });
         self.repair = Repair::Rewriting;
         if let Some(max_tokens) = self.tokens_left(effects) {
             self.state = State::Revising;
-            effects.push(Effect::Rewrite { file, refused, max_tokens });
+            effects.push(Effect::Rewrite { file, refused, begun, max_tokens });
         }
     }
 
@@ -222,6 +223,11 @@ impl Turn {
             }
             (Some(call), Repair::Rewriting) => self.own_calls(vec![call], effects),
             (_, Repair::Trying { tries: 1.., .. }) => self.out_of_versions(effects),
+            // Versions are for whoever has the weights at hand: a server may write the file anew.
+            (None, Repair::Trying { file, .. }) => {
+                let file = file.clone();
+                self.rewrite(file, None, effects);
+            }
             _ => {
                 self.repair = Repair::Over;
                 self.require_edit();

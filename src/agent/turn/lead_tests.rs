@@ -98,7 +98,7 @@ fn a_small_model_writes_the_one_file_anew_and_the_turn_makes_the_edit_of_it() {
         let mut turn = Turn::new("Rename x in src/a.rs", tools(), rules());
         assert_eq!(
             turn.handle(Input::Start),
-            [Effect::Rewrite { file: "src/a.rs".into(), refused: None, max_tokens: None }]
+            [Effect::Rewrite { file: "src/a.rs".into(), refused: None, begun: false, max_tokens: None }]
         );
         turn
     };
@@ -153,8 +153,12 @@ fn a_small_model_writes_the_one_file_anew_and_the_turn_makes_the_edit_of_it() {
         turn.handle(judged(Verdict::Ask("why".into()), Access::Write));
         turn.handle(Input::Decided(Decision::Deny { reason: Some(reason.into()) }))
     };
-    let again =
-        Effect::Rewrite { file: "src/a.rs".into(), refused: Some("call it z".into()), max_tokens: None };
+    let again = Effect::Rewrite {
+        file: "src/a.rs".into(),
+        refused: Some("call it z".into()),
+        begun: false,
+        max_tokens: None,
+    };
     assert_eq!(refused("call it z").last(), Some(&again));
     assert_eq!(refused("Not now").last(), Some(&Effect::CallModel { max_tokens: None, must: Must::Nothing }));
     // Larger models work as they like.

@@ -4,11 +4,12 @@
 //!
 //! Servers that sample under a grammar are asked to: a call that must be made is named in `tool_choice`, and it is then
 //! written to its schema (vLLM and SGLang take the tool's name, llama-server only that there must be a call, and holds any
-//! call to its schema unasked); `strict` asks vLLM and SGLang for the same where the model is free to call.
+//! call to its schema unasked); `strict` asks vLLM and SGLang for the same where the model is free to call. These three also
+//! go on with the first words of an answer where they are given.
 
 use super::served::Server;
 use crate::chat::{Message, Role, ToolSpec};
-use crate::model::Request;
+use crate::model::{Frame, Request};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 
@@ -29,11 +30,26 @@ pub(super) fn body(model: &str, server: Server, request: &Request<'_>) -> Value 
             body["tool_choice"] = choice;
         }
     }
+    if let Some(frame) = framed(server, request)
+        && let Some(messages) = body["messages"].as_array_mut()
+    {
+        messages.push(json!({"role": "assistant", "content": frame.begins}));
+        body["stop"] = json!([frame.ends]);
+        if server != Server::Llama {
+            body["continue_final_message"] = true.into();
+            body["add_generation_prompt"] = false.into();
+        }
+    }
     if let Some(temperature) = request.sampling.temperature {
         // As it was written: 0.7 and not 0.699999988.
         body["temperature"] = temperature.to_string().parse::<f64>().unwrap_or_default().into();
     }
     body
+}
+
+/// How the answer begins and ends, where this server can be told.
+pub(super) fn framed<'r>(server: Server, request: &Request<'r>) -> Option<Frame<'r>> {
+    request.frame.filter(|_| server != Server::Other)
 }
 
 fn tool(spec: &ToolSpec, server: Server) -> Value {
@@ -127,6 +143,32 @@ mod tests {
             let body = body("m", server, &request);
             assert_eq!(body["tool_choice"], choice, "{server:?} {must} {words_only}");
             assert_eq!(body["tools"][0]["function"]["strict"], strict, "{server:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_words_of_an_answer_are_given_to_servers_that_go_on_with_them() {
+        for (server, given, goes_on) in [
+            (Server::Llama, true, Value::Null),
+            (Server::Vllm, true, json!(true)),
+            (Server::Other, false, Value::Null),
+        ] {
+            let request = Request {
+                messages: &[Message::new(Role::User, "Write it.")],
+                tools: &[],
+                sampling: Sampling::default(),
+                must_call: None,
+                words_only: true,
+                values: None,
+                aside: true,
+                frame: Some(Frame { begins: "```rust\n", ends: "\n```" }),
+                cancel: &AtomicBool::new(false),
+            };
+            let body = body("m", server, &request);
+            let last = body["messages"].as_array().unwrap().last().unwrap();
+            assert_eq!(last["role"] == "assistant" && last["content"] == "```rust\n", given, "{server:?}");
+            assert_eq!(body["stop"] == json!(["\n```"]), given);
+            assert_eq!(body["continue_final_message"], goes_on);
         }
     }
 

@@ -189,7 +189,13 @@ impl Model for EndpointModel {
         };
         let counted = answer.is_counted();
         let counter = &self.counter;
-        let generated = answer.finish(stopped, estimated, &|text| counter.text(text), on_event);
+        let mut generated = answer.finish(stopped, estimated, &|text| counter.text(text), on_event);
+        // Some say the words again that they were given.
+        if let Some(frame) = api::framed(self.server, &request)
+            && !generated.message.content.starts_with(frame.begins.trim_end())
+        {
+            generated.message.content.insert_str(0, frame.begins);
+        }
         if counted {
             let usage = generated.usage;
             self.counter.adjust(request.messages, request.tools, usage.prompt);
