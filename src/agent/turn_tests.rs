@@ -295,7 +295,8 @@ fn asking_allows_or_denies_with_the_users_reason() {
     let effects = turn.handle(judged(Verdict::Ask("why".into()), Access::Write));
     assert!(matches!(effects.last(), Some(Effect::AskApproval { id: 1, .. })), "{effects:?}");
     let effects = turn.handle(Input::Decided(Decision::Deny { reason: Some("wrong file".into()) }));
-    assert_eq!(appended(&effects), [(Role::Tool, &*note("denied_with_reason", &[("reason", "wrong file")]))]);
+    let told = "Error: the user refused this: wrong file\nGo on the way the user says.";
+    assert_eq!(appended(&effects), [(Role::Tool, told)]);
     assert_eq!(effects.last(), Some(&Effect::Judge { call: read("b") }));
     turn.handle(judged(Verdict::Ask("why".into()), Access::Read));
     let effects = turn.handle(Input::Decided(Decision::Allow));

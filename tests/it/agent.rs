@@ -304,7 +304,7 @@ fn the_user_is_asked_with_the_change_in_view() {
     assert_eq!(running.finished().ending, Ending::Done);
     running.quit();
     assert!(project.text("src/add.sh").contains('+'));
-    assert!(project.told()[1].starts_with("Error: the user refused this: not yet\n"));
+    assert_eq!(project.told()[1], "Error: the user refused this: not yet\nGo on the way the user says.");
 }
 
 #[test]

@@ -13,7 +13,11 @@ fn a_first_start_says_what_this_machine_can_run() {
     let row = fancy_regex::Regex::new(r"\bqwen\S*:\S").unwrap();
     let masked = |line: &str| match line {
         line if row.is_match(line).unwrap() => "  MODEL".to_string(),
-        line if line.contains(" of memory free, ") => "MACHINE".to_string(),
+        // Where it is cut off depends on its numbers.
+        line if line.contains(" of memory free, ") && line.ends_with('…') => "MACHINE".to_string(),
+        line if line.contains(" of memory free, ") => {
+            fancy_regex::Regex::new(r"\d[\d.]*").unwrap().replace_all(line, "N").into_owned()
+        }
         line => line.replace(env!("CARGO_PKG_VERSION"), "VERSION"),
     };
     let shown = || {
